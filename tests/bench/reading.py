@@ -53,7 +53,7 @@ class _Alone:
 
     name = "projector"
     schema = Schema()
-    messages = None
+    messages: Any = None
 
     def __init__(self) -> None:
         self.read_models: list[Collection[str]] = []

@@ -83,7 +83,7 @@ class Replica:
         self.store = store
         self.messages = messages
         self.freshness = Freshness(CONSUMERS)
-        self.announcer = Announcer(messages, store, self.freshness)
+        self.announcer = Announcer(messages, cast(Any, store), self.freshness)
 
     async def hint(self, position: int, *orders: str, consumer: str = "projector.orders") -> None:
         """Somebody says that a view has advanced."""

@@ -143,13 +143,13 @@ async def test_builds_of_views_of_one_name_take_schemas_of_their_own(
     ):
         first, second = ViewBuilds(one.pool, queries), ViewBuilds(two.pool, queries)
         view = cast(Any, SAGA_INSTANCES)
-        begun = await asyncio.gather(*(builds.begin(view, 1, 100) for builds in (first, second)))
+        begun = await asyncio.gather(*(builds.begin_build(view, 1, 100) for builds in (first, second)))
         assert sorted(build.number for build in begun) == [2, 3]
-        await first.drop(begun[0], [], SAGA_INSTANCES.table)
-        again = await first.begin(view, 1, 100)
+        await first.drop_build(begun[0], [], SAGA_INSTANCES.table)
+        again = await first.begin_build(view, 1, 100)
         assert again.number not in {build.number for build in begun}
-        await second.drop(begun[1], [], SAGA_INSTANCES.table)
-        kept = [[b.number for b in await of.all() if not (b.home or b.dropped)] for of in (first, second)]
+        await second.drop_build(begun[1], [], SAGA_INSTANCES.table)
+        kept = [[b.number for b in await of.builds() if not (b.home or b.dropped)] for of in (first, second)]
         assert kept == [[again.number], []]
 
 

@@ -23,6 +23,7 @@ from twinlog.memory.views import MemoryViews
 from twinlog.model.row_changes import NO_ROWS, Crossing
 from twinlog.model.view import AnyView, Changes
 from twinlog.rpc.view_operations import ViewOperations
+from twinlog.service.environment import NoMessages
 from twinlog.testing import Hosted, Kinds, Scenario, Simulation, check
 from twinlog.testing.internals import Appended, Batch, CheckpointAdvance, UnknownEventType
 from twinlog.testing.simulation.network import at_once
@@ -162,13 +163,6 @@ def _table(store: MemoryViews, place: str) -> Mapping[str, Any]:
     return store.tables.get(f"{place}/{ORDERS.table}" if place else ORDERS.table, {})
 
 
-class Silent:
-    """No message arrives: replicas look for themselves."""
-
-    async def publish(self, _subject: str, _payload: bytes) -> None:
-        """Is lost."""
-
-
 class Operator:
     """Builds the orders view anew, switches to and fro, and is not put off by anything."""
 
@@ -183,7 +177,7 @@ class Operator:
 
     async def live(self, service: Service, views: RemoteBuilds) -> None:
         """Its part in a process."""
-        operations = ViewOperations(service.view_builds, service.twin, Silent())
+        operations = ViewOperations(service.view_builds, service.twin, NoMessages())
         while len(self.done) < len(self.steps):
             await asyncio.sleep(2 * self._chance.random())
             with suppress(Unavailable, FailedPrecondition, NotFound):

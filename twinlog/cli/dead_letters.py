@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import grpc.aio
@@ -63,11 +63,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _list(options: argparse.Namespace, asked: Sequence[Server]) -> int:
-    async def listed(server: Server) -> list[pb.DeadLetter]:
-        return [letter async for letter in letters(server, options)]
-
-    answers, failures = await servers.ask_all(asked, listed)
-    answers, failures = _without_strangers(options, answers, failures)
+    answers, failures = await servers.ask_all(asked, lambda server: _letters(server, options))
+    failures = _without_strangers(options, answers, failures)
     rows = [{"server": server.address, **as_dict(each)} for server, found in answers for each in found]
     if options.json:
         print_json({"dead_letters": rows, "failures": [str(each) for each in failures]})
@@ -76,8 +73,7 @@ async def _list(options: argparse.Namespace, asked: Sequence[Server]) -> int:
         columns = ["event", "consumer", "type", "error_type", "error", "behind", "key", "parked_at"]
         if rows or not failures:
             out.print(table("Dead letters", columns, [_row(each) for each in rows]) if rows else "None.")
-        for each in failures:
-            out.print(line(each, "red"))
+        servers.print_failures(failures)
     return servers.worst(failures) or (WRONG if rows else OK)
 
 
@@ -87,34 +83,20 @@ def _row(letter: dict[str, Any]) -> list[object]:
     return [letter["address"], letter["consumer"], kind, *(letter[name] for name in names)]
 
 
-async def letters(server: Server, options: argparse.Namespace) -> AsyncIterator[pb.DeadLetter]:
-    """All that fit, page by page. Raises Failed."""
-    token = ""
-    while True:
-        page = await server.ask(
-            server.dead_letters.ListDeadLetters,
-            pb.ListDeadLettersRequest(
-                consumer=options.consumer,
-                key=options.key,
-                error_type=options.error,
-                page_size=_PAGE,
-                page_token=token,
-            ),
-        )
-        for letter in page.dead_letters:
-            yield letter
-        token = page.next_page_token
-        if not token:
-            return
+async def _letters(server: Server, options: argparse.Namespace) -> list[pb.DeadLetter]:
+    """All that fit. Raises Failed."""
+    request = pb.ListDeadLettersRequest(
+        consumer=options.consumer, key=options.key, error_type=options.error, page_size=_PAGE
+    )
+    pages = server.pages(server.dead_letters.ListDeadLetters, request)
+    return [letter async for page in pages for letter in page.dead_letters]
 
 
 async def _show(options: argparse.Namespace, asked: Sequence[Server]) -> int:
     request = pb.GetDeadLetterRequest(address=options.address, consumer=options.consumer)
-
-    async def get(server: Server) -> pb.GetDeadLetterResponse:
-        return await server.ask(server.dead_letters.GetDeadLetter, request)
-
-    answers, failures = await servers.ask_all(asked, get)
+    answers, failures = await servers.ask_all(
+        asked, lambda server: server.ask(server.dead_letters.GetDeadLetter, request)
+    )
     if not answers:
         raise max(failures, key=lambda each: each.code)
     found = [{"server": server.address, **as_dict(answer)} for server, answer in answers]
@@ -164,7 +146,7 @@ async def _replay(options: argparse.Namespace, asked: Sequence[Server]) -> int:
         return last
 
     answers, failures = await servers.ask_all(asked, replay)
-    answers, failures = _without_strangers(options, answers, failures)
+    failures = _without_strangers(options, answers, failures)
     _tell(options, [(server, as_dict(answer)) for server, answer in answers], failures)
     return servers.worst(failures) or (WRONG if any(answer.failed for _, answer in answers) else OK)
 
@@ -173,12 +155,10 @@ async def _discard(options: argparse.Namespace, asked: Sequence[Server]) -> int:
     request = pb.DiscardDeadLettersRequest(
         selection=_selected(options), reason=options.reason, dry_run=options.dry_run
     )
-
-    async def discard(server: Server) -> pb.DiscardDeadLettersResponse:
-        return await server.ask(server.dead_letters.DiscardDeadLetters, request)
-
-    answers, failures = await servers.ask_all(asked, discard)
-    answers, failures = _without_strangers(options, answers, failures)
+    answers, failures = await servers.ask_all(
+        asked, lambda server: server.ask(server.dead_letters.DiscardDeadLetters, request)
+    )
+    failures = _without_strangers(options, answers, failures)
     _tell(options, [(server, as_dict(answer)) for server, answer in answers], failures)
     return servers.worst(failures)
 
@@ -215,14 +195,13 @@ def _tell(
             if name in answer
         )
         out.print(plain(f"{server.address}: {counts}{' (dry run)' if options.dry_run else ''}"))
-    for each in failures:
-        out.print(line(each, "red"))
+    servers.print_failures(failures)
 
 
 def _without_strangers(
-    options: argparse.Namespace, answers: list[tuple[Server, Any]], failures: list[Failed]
-) -> tuple[list[tuple[Server, Any]], list[Failed]]:
+    options: argparse.Namespace, answers: Sequence[Any], failures: list[Failed]
+) -> list[Failed]:
     """Without the servers that do not have the consumer or the event, where another one does."""
     if answers and (options.consumer or getattr(options, "address", "")):
-        failures = [each for each in failures if not isinstance(each, Usage)]
-    return answers, failures
+        return [each for each in failures if not isinstance(each, Usage)]
+    return failures

@@ -11,6 +11,7 @@ from rich.console import Console
 from twinlog.cli import moments, servers
 from twinlog.cli.exits import OK
 from twinlog.cli.output import console, line, plain, print_json
+from twinlog.cli.times import shown
 from twinlog.model.differences import differences
 from twinlog.model.messages import as_object
 from twinlog.v1 import inspection_pb2 as pb
@@ -57,7 +58,7 @@ async def _run(options: argparse.Namespace) -> int:
     if (more := after.version - before.version - len(between)) > 0:
         out.print(line(f"    {more:,} events, and", "dim"), soft_wrap=True)
     for event in between:
-        at = event.recorded_at.ToDatetime().isoformat(sep=" ", timespec="milliseconds")
+        at = shown(event.recorded_at)
         out.print(plain(f"    {at}  {event.address}  {event.type.rpartition('.')[2]}"), soft_wrap=True)
     print_changes(out, before, after)
     return OK

@@ -10,8 +10,9 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from twinlog.cli.exits import OK, WRONG, OutOfReach, Usage
+from twinlog.cli.exits import OK, WRONG, Usage
 from twinlog.cli.output import console, print_json, table
+from twinlog.cli.refusals import told_in_a_line
 
 _BATCH = 500
 _TRIES, _PAUSE_SECONDS = 20, 0.5
@@ -45,7 +46,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from twinlog.model.errors import TwinlogError, Unavailable
     from twinlog.service.logging import configure_logging
 
     configure_logging("error", "pretty")
@@ -54,12 +54,8 @@ def run(options: argparse.Namespace) -> int:
         "rewrap": _rewrap,
         "report": _report,
     }[options.erasure]
-    try:
+    with told_in_a_line():
         return asyncio.run(work(options))
-    except Unavailable as error:
-        raise OutOfReach(str(error)) from error
-    except TwinlogError as error:
-        raise Usage(str(error)) from error
 
 
 async def _keys(options: argparse.Namespace) -> int:

@@ -90,15 +90,13 @@ def _request(options: argparse.Namespace) -> pb.ReadLogRequest:
 
 async def _owner(asked: Sequence[Server], log: str) -> Server:
     """The server whose own log that is; without a name, the only one there is. Raises Failed."""
-
-    async def own(server: Server) -> str:
-        described = await server.ask(server.inspection.Describe, pb.DescribeRequest())
-        return str(described.logs[0].log)
-
-    answers, failures = await servers.ask_all(asked, own)
-    names = sorted({name for _, name in answers})
-    for server, name in answers:
-        if name == log or (not log and len(names) == 1):
+    answers, failures = await servers.ask_all(
+        asked, lambda server: server.ask(server.inspection.Describe, pb.DescribeRequest())
+    )
+    own = {server.address: str(described.logs[0].log) for server, described in answers}
+    names = sorted({*own.values()})
+    for server, _ in answers:
+        if own[server.address] == log or (not log and len(names) == 1):
             return server
     if failures:
         raise max(failures, key=lambda each: each.code)

@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twinlog.cli.output import as_dict, console, line, plain
+from twinlog.cli.times import shown
 from twinlog.v1 import inspection_pb2 as pb
 
 
 def show(event: pb.LoggedEvent, before: str = "") -> None:
     """Prints an event for people, with something before its address."""
     out = console()
-    at = event.recorded_at.ToDatetime().isoformat(sep=" ", timespec="milliseconds")
     kind = event.type.rpartition(".")[2]
-    head = plain(f"{before}{event.address}  {at}  ")
+    head = plain(f"{before}{event.address}  {shown(event.recorded_at)}  ")
     head.append_text(line(kind, "bold"))
     head.append_text(line(f"  {event.stream} v{event.version}", "cyan"))
     out.print(head, soft_wrap=True)
@@ -34,9 +34,9 @@ def show(event: pb.LoggedEvent, before: str = "") -> None:
     sys.stdout.flush()
 
 
-def read_as(shown: Mapping[str, Any]) -> Sequence[str]:
+def read_as(event: Mapping[str, Any]) -> Sequence[str]:
     """What an event, as JSON has it, is read as, in words; empty where it is read as it is stored."""
-    if not (said := shown.get("read_as")):
+    if not (said := event.get("read_as")):
         return []
     if said["problem"]:
         return [f"not readable: {said['problem']}"]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-
-import grpc
-import grpc.aio
+from contextlib import suppress
 
 from twinlog.cli import servers
 from twinlog.cli.exits import OK, Usage
 from twinlog.cli.log_events import show
 from twinlog.cli.output import as_dict, console, line, print_json
-from twinlog.cli.servers import Server, failure
+from twinlog.cli.servers import Server
 from twinlog.v1 import inspection_pb2 as pb
 
 _STEPS = 100
@@ -45,12 +43,9 @@ async def trace(asked: Sequence[Server], options: argparse.Namespace) -> int:
     """An event between its causes and its direct effects, over all logs that the servers have."""
     event, causes, beyond = await _causes(asked, options.trace)
     request = pb.TraceEventRequest(address=event.address, recorded_at=event.recorded_at)
-
-    async def ask(server: Server) -> pb.TraceEventResponse:
-        answer: pb.TraceEventResponse = await server.ask(server.inspection.TraceEvent, request)
-        return answer
-
-    answers, failures = await servers.ask_all(asked, ask)
+    answers, failures = await servers.ask_all(
+        asked, lambda server: server.ask(server.inspection.TraceEvent, request)
+    )
     effects = [effect for _, answer in answers for effect in answer.effects]
     if options.json:
         print_json(
@@ -90,15 +85,10 @@ async def _causes(
 
 async def _traced(asked: Sequence[Server], address: str) -> pb.TraceEventResponse | None:
     """What the service that has an event says of it; None: none here has it."""
+    request = pb.TraceEventRequest(address=address)
     for server in asked:
-        try:
-            traced: pb.TraceEventResponse = await server.inspection.TraceEvent(
-                pb.TraceEventRequest(address=address), timeout=server.timeout_seconds
-            )
-        except grpc.aio.AioRpcError as error:
-            if error.code() not in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND):
-                raise failure(server.address, error) from error
-        else:
+        with suppress(Usage):  # it has another log, or not this event
+            traced: pb.TraceEventResponse = await server.ask(server.inspection.TraceEvent, request)
             return traced
     return None
 

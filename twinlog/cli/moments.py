@@ -16,7 +16,7 @@ import grpc.aio
 from twinlog.cli import servers
 from twinlog.cli.exits import Failed, Usage
 from twinlog.cli.servers import Server, failure
-from twinlog.cli.times import moment
+from twinlog.cli.times import moment, shown
 from twinlog.model.event import MOST_POSITION, MOST_VERSION
 from twinlog.v1 import history_service_pb2 as history
 from twinlog.v1 import inspection_pb2 as pb
@@ -166,19 +166,16 @@ async def _say_if_to_come(server: Server, found: pb.GetStreamResponse, when: Mom
 
 async def _types(asked: Sequence[Server]) -> str:
     """The known types of streams, as the end of a sentence."""
-
-    async def ask(server: Server) -> Sequence[str]:
-        return [*(await server.ask(server.inspection.Describe, pb.DescribeRequest())).aggregates]
-
-    answers, _ = await servers.ask_all(asked, ask)
-    types = sorted({each for _, found in answers for each in found})
+    answers, _ = await servers.ask_all(
+        asked, lambda server: server.ask(server.inspection.Describe, pb.DescribeRequest())
+    )
+    types = sorted({each for _, described in answers for each in described.aggregates})
     return f". The types here are {', '.join(types)}" if types else ""
 
 
 def _told(found: pb.GetStreamResponse) -> str:
     first = found.events[0]
-    at = first.recorded_at.ToDatetime().isoformat(sep=" ", timespec="milliseconds")
-    return f"{first.address}, recorded {at}"
+    return f"{first.address}, recorded {shown(first.recorded_at)}"
 
 
 def _say(note: str) -> None:

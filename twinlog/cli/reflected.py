@@ -44,16 +44,8 @@ def _methods(channel: grpc.Channel) -> Iterator[MethodDescriptor]:
 
 def _command(address: str, method: Any) -> str:
     request = json.dumps(_sample(method.input_type, _DEPTH), ensure_ascii=False)
-    return shlex.join(
-        [
-            _grpcurl(),
-            "-plaintext",
-            "-d",
-            request,
-            address,
-            f"{method.containing_service.full_name}/{method.name}",
-        ]
-    )
+    called = f"{method.containing_service.full_name}/{method.name}"
+    return shlex.join([_grpcurl(), "-plaintext", "-d", request, address, called])
 
 
 def _sample(message: Descriptor | Any, depth: int) -> dict[str, Any]:

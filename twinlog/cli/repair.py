@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 
-from twinlog.cli.exits import OK, OutOfReach, Usage
-from twinlog.model.errors import TwinlogError, Unavailable
+from twinlog.cli.exits import OK, Usage
+from twinlog.cli.output import print_json
+from twinlog.cli.refusals import told_in_a_line
 from twinlog.service.logging import configure_logging
 from twinlog.service.repair import Options, repair
 
@@ -48,17 +48,10 @@ def run(options: argparse.Namespace) -> int:
         os.environ.get("TWINLOG_NAMESPACE", ""),
         options.chain,
     )
-    try:
-        if not options.json:
-            return asyncio.run(repair(asked))
-        said: list[str] = []
-        code = asyncio.run(repair(asked, said.append))
-        print(
-            json.dumps({"log": asked.log, "dry_run": asked.dry_run, "left": code != OK, "says": said}),
-            flush=True,
-        )
-        return code
-    except Unavailable as error:
-        raise OutOfReach(str(error)) from error
-    except TwinlogError as error:
-        raise Usage(str(error)) from error
+    said: list[str] = []
+    with told_in_a_line():
+        code = asyncio.run(repair(asked, said.append if options.json else print))
+    if options.json:
+        told = {"log": asked.log, "dry_run": asked.dry_run, "left": code != OK, "says": said}
+        print_json(told, one_line=True)
+    return code

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
@@ -23,13 +22,12 @@ from twinlog.cli.numbers import whole_number
 from twinlog.cli.output import console, line, plain, print_json, table
 from twinlog.cli.reflected import pool_of
 from twinlog.cli.servers import Server
+from twinlog.cli.times import span
 
 _SERVICE = "twinlog.v1.SagaService"
 _PAGE = 1_000
 _STATUS = "SAGA_STATUS_"
 _STATUSES = ("running", "compensating", "completed", "compensated", "needs-attention")
-_AGE = re.compile(r"([0-9]{1,6})([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _ORDERS = {"retry": "RetrySagas", "skip": "SkipSagaSteps", "abort": "AbortSagas"}
 
 
@@ -77,9 +75,9 @@ def _filters(parser: argparse.ArgumentParser) -> None:
 
 
 def _age(text: str) -> int:
-    if not (match := _AGE.fullmatch(text)):
+    if (ago := span(text)) is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no age: give one such as 90s, 10m, 2h or 7d")
-    return int(match[1]) * _SECONDS[match[2]]
+    return round(ago.total_seconds())
 
 
 def run(options: argparse.Namespace) -> int:
@@ -247,5 +245,4 @@ def _tell(
         out.print(plain(f"{desk.server.address}: {counts}"))
         for outcome in answer["outcomes"]:
             out.print(plain(f"  {outcome['saga_id']}: {outcome['problem'] or 'done'}"), soft_wrap=True)
-    for each in failures:
-        out.print(line(each, "red"))
+    servers.print_failures(failures)

@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from twinlog.cli.exits import Failed, OutOfReach, Usage
+from twinlog.cli.output import console, line
 from twinlog.cli.project import Project
 from twinlog.v1.dead_letter_service_pb2_grpc import DeadLetterServiceStub
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
@@ -114,6 +115,15 @@ class Server:
         except grpc.aio.AioRpcError as error:
             raise failure(self.address, error) from error
 
+    async def pages(self, method: Callable[..., Awaitable[T]], request: Any) -> AsyncIterator[T]:
+        """Every page of a list. Raises Failed."""
+        while True:
+            page: Any = await self.ask(method, request)
+            yield page
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
+
 
 def failure(address: str, error: grpc.aio.AioRpcError) -> Failed:
     """What a failed call means for the command."""
@@ -173,6 +183,12 @@ async def ask_all(
         else:
             answers.append((server, outcome))
     return answers, failures
+
+
+def print_failures(failures: Sequence[Failed]) -> None:
+    """Tells a person of those that did not answer."""
+    for each in failures:
+        console().print(line(each, "red"))
 
 
 def worst(failures: Sequence[Failed]) -> int:

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+from twinlog.cli import again
 from twinlog.cli.exits import OK, WRONG, Usage
 from twinlog.cli.output import print_json
 from twinlog.cli.project import Project
@@ -63,64 +64,52 @@ def _many(simulation: Any, options: argparse.Namespace) -> int:
         raise Usage(total.idle)
     failed, failure = next(iter(total.failures), (None, None))
     if options.json:
-        print_json(
-            {"seeds": total.seeds, "steps": total.steps, "simulated_seconds": total.seconds}
-            | ({"failure": _failure(simulation, failed, failure)} if failure else {})
-        )
-    else:
-        took = time.monotonic() - began
-        print(
-            f"{total.seeds} seeds in {took:.0f} s, {total.seconds / 3600:.1f} simulated hours, {total.steps:,} steps"
-        )
-        if failure:
-            print(f"\nseed {failed} breaks a promise ({failure.promise}): {failure.facts}")
-            _explain(simulation, failed, failure.promise)
-    return WRONG if failure else OK
+        figures = {"seeds": total.seeds, "steps": total.steps, "simulated_seconds": total.seconds}
+        return _print_figures(figures, simulation, failed, failure)
+    took = time.monotonic() - began
+    print(
+        f"{total.seeds} seeds in {took:.0f} s, {total.seconds / 3600:.1f} simulated hours, {total.steps:,} steps"
+    )
+    return _explain(simulation, failed, failure) if failure else OK
 
 
 def _one(simulation: Any, seed: int, as_json: bool) -> int:
     result = simulation.run(seed)
     failure = result.failure
     if as_json:
-        print_json(
-            {
-                "seed": seed,
-                "steps": result.steps,
-                "simulated_seconds": result.seconds,
-                "trace": list(result.trace),
-            }
-            | ({"failure": _failure(simulation, seed, failure)} if failure else {})
-        )
-        return WRONG if failure else OK
+        figures = {"seed": seed, "steps": result.steps, "simulated_seconds": result.seconds}
+        return _print_figures({**figures, "trace": list(result.trace)}, simulation, seed, failure)
     print("\n".join(result.trace))
-    if failure is None:
-        print(
-            f"\nseed {seed}: every promise was kept; {result.steps:,} steps, {result.seconds:.0f} simulated s"
-        )
-        return OK
+    if failure:
+        return _explain(simulation, seed, failure)
+    print(f"\nseed {seed}: every promise was kept; {result.steps:,} steps, {result.seconds:.0f} simulated s")
+    return OK
+
+
+def _explain(simulation: Any, seed: int | None, failure: Any) -> int:
+    """Prints a failure, and the least that leads to it; gives the exit code."""
     print(f"\nseed {seed} breaks a promise ({failure.promise}): {failure.facts}")
-    _explain(simulation, seed, failure.promise)
+    print(f"\n{simulation.explained(seed, failure.promise)}")
+    print(f"\nreplay: {_replay(seed)}")
     return WRONG
 
 
-def _explain(simulation: Any, seed: int | None, promise: str) -> None:
-    """Prints the least that leads to the failure."""
-    print(f"\n{simulation.explained(seed, promise)}")
-    print(f"\nreplay: {_replay(seed)}")
-
-
-def _failure(simulation: Any, seed: int | None, failure: Any) -> dict[str, Any]:
-    return {
-        "seed": seed,
-        "promise": failure.promise,
-        "facts": failure.facts,
-        "explained": simulation.explained(seed, failure.promise),
-        "replay": _replay(seed),
-    }
+def _print_figures(figures: dict[str, Any], simulation: Any, seed: int | None, failure: Any) -> int:
+    """Prints them as JSON, with the failure, if there is one; gives the exit code."""
+    if failure:
+        figures["failure"] = {
+            "seed": seed,
+            "promise": failure.promise,
+            "facts": failure.facts,
+            "explained": simulation.explained(seed, failure.promise),
+            "replay": _replay(seed),
+        }
+    print_json(figures)
+    return WRONG if failure else OK
 
 
 def _replay(seed: int | None) -> str:
-    return f"twinlog simulate --seed {seed}"
+    return f"{again.command()} simulate --seed {seed}"
 
 
 def _progress(text: str, *, end: str = "") -> None:

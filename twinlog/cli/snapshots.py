@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -51,10 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _list(options: argparse.Namespace, asked: Sequence[Server]) -> int:
-    async def listed(server: Server) -> list[pb.KeptSnapshot]:
-        return [each async for each in _all(server, options.stream)]
-
-    answers, failures = await servers.ask_all(asked, listed)
+    answers, failures = await servers.ask_all(asked, lambda server: _all(server, options.stream))
     if options.stream and not failures and not any(found for _, found in answers):
         await _owner(options.stream, asked)  # which refuses a type that there is not
     rows = [as_dict(each) for _, found in answers for each in found]
@@ -70,20 +67,17 @@ async def _list(options: argparse.Namespace, asked: Sequence[Server]) -> int:
         out.print(shown if rows else "None.")
     if rows:
         out.print(f"{len(rows):,} snapshots, {sum(row['bytes'] for row in rows):,} bytes")
-    for each in failures:
-        out.print(line(each, "red"))
+    servers.print_failures(failures)
     return servers.worst(failures)
 
 
-async def _all(server: Server, stream: str) -> AsyncIterator[pb.KeptSnapshot]:
-    token = ""
-    while True:
-        request = pb.ListSnapshotsRequest(stream=stream, page_size=_PAGE, page_token=token)
-        page = await server.ask(_service(server).ListSnapshots, request)
-        for each in page.snapshots:
-            yield each
-        if not (token := page.next_page_token):
-            return
+async def _all(server: Server, stream: str) -> list[pb.KeptSnapshot]:
+    request = pb.ListSnapshotsRequest(stream=stream, page_size=_PAGE)
+    return [
+        each
+        async for page in server.pages(_service(server).ListSnapshots, request)
+        for each in page.snapshots
+    ]
 
 
 async def _drop(options: argparse.Namespace, asked: Sequence[Server]) -> int:

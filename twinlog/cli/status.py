@@ -131,13 +131,8 @@ def _row_of_service(service: dict[str, Any]) -> list[object]:
         if not serving
         else (line("attention", "yellow") if service["problems"] else line("ok", "green"))
     )
-    return [
-        service["service"],
-        service["address"],
-        service["twinlog_version"],
-        since(up.total_seconds()),
-        state,
-    ]
+    named = [service[name] for name in ("service", "address", "twinlog_version")]
+    return [*named, since(up.total_seconds()), state]
 
 
 def _row_of_log(service: dict[str, Any], log: dict[str, Any]) -> list[object]:
@@ -152,12 +147,5 @@ def _row_of_consumer(consumer: dict[str, Any]) -> list[object]:
     lag: object = consumer["lag"] if consumer["lag_known"] else "?"
     holder = consumer["holder"] or ("this process" if consumer["here"] else "?")
     dead = consumer["dead_letters"]
-    return [
-        consumer["consumer"],
-        consumer["log"],
-        consumer["position"],
-        lag,
-        line(dead, "red" if dead else ""),
-        holder,
-        consumer["problem"] or "ok",
-    ]
+    named = [consumer[name] for name in ("consumer", "log", "position")]
+    return [*named, lag, line(dead, "red" if dead else ""), holder, consumer["problem"] or "ok"]

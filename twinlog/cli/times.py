@@ -6,15 +6,17 @@ import argparse
 import re
 from datetime import UTC, datetime, timedelta
 
-_AGO = re.compile(r"([0-9]{1,6})([smhd])")
+from google.protobuf.timestamp_pb2 import Timestamp
+
+_SPAN = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def moment(text: str, now: datetime | None = None) -> datetime:
     """A time: ISO 8601, UTC unless it says otherwise, or how long ago, such as 90s, 10m, 2h, 7d."""
     try:
-        if match := _AGO.fullmatch(text):
-            return (now or datetime.now(UTC)) - timedelta(**{_UNITS[match[2]]: int(match[1])})
+        if ago := span(text):
+            return (now or datetime.now(UTC)) - ago
         parsed = datetime.fromisoformat(text)
         return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
     except OverflowError:
@@ -23,6 +25,17 @@ def moment(text: str, now: datetime | None = None) -> datetime:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no time: give one such as 2026-01-31T12:00:00, or how long ago, such as 10m or 2h"
         ) from None
+
+
+def span(text: str) -> timedelta | None:
+    """A span of time such as 90s, 10m, 2h, 7d; None: it is none."""
+    match = _SPAN.fullmatch(text)
+    return timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None
+
+
+def shown(time: Timestamp) -> str:
+    """A time for people, in UTC."""
+    return time.ToDatetime().isoformat(sep=" ", timespec="milliseconds")
 
 
 def since(seconds: float) -> str:

@@ -14,6 +14,7 @@ from twinlog.cli.exits import OK, Usage
 from twinlog.cli.moments import Moment
 from twinlog.cli.output import console, line, plain, print_json
 from twinlog.cli.servers import Server
+from twinlog.cli.times import shown
 from twinlog.model.messages import as_object
 from twinlog.v1 import history_service_pb2 as history
 from twinlog.v1 import inspection_pb2 as pb
@@ -49,8 +50,7 @@ async def show_together(options: argparse.Namespace, when: Moment) -> int:
 def print_heading(out: Console, found: pb.GetStreamResponse) -> None:
     """Which stream it is, and at which event."""
     last = found.events[-1]
-    at = last.recorded_at.ToDatetime().isoformat(sep=" ", timespec="milliseconds")
-    words = f"{found.stream} at version {found.version}, {last.address}, recorded {at}"
+    words = f"{found.stream} at version {found.version}, {last.address}, recorded {shown(last.recorded_at)}"
     out.print(line(words, "bold"), soft_wrap=True)
 
 
@@ -61,12 +61,9 @@ async def _cut(asked: Sequence[Server], when: Moment) -> Mapping[str, int]:
         request.position.CopyFrom(LogPosition(log=when.log, position=when.position))
     elif when.request.HasField("upto_time"):
         request.time.CopyFrom(when.request.upto_time)
-
-    async def ask(server: Server) -> history.GetCutResponse:
-        found: history.GetCutResponse = await server.ask(HistoryServiceStub(server.channel).GetCut, request)
-        return found
-
-    answers, failures = await servers.ask_all(asked, ask)
+    answers, failures = await servers.ask_all(
+        asked, lambda server: server.ask(HistoryServiceStub(server.channel).GetCut, request)
+    )
     if not answers:
         raise max(failures, key=lambda each: each.code)
     widest = max((found for _, found in answers), key=lambda found: len(found.cut))

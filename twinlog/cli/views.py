@@ -105,8 +105,7 @@ async def _list(options: argparse.Namespace, asked: Sequence[Server]) -> int:
         print_json({"views": views, "failures": [str(each) for each in failures]})
     else:
         out = console()
-        for each in failures:
-            out.print(line(each, "red"))
+        servers.print_failures(failures)
         if answers:
             out.print(
                 table(
@@ -138,15 +137,8 @@ async def _views(server: Server) -> list[dict[str, Any]]:
 
 def _row(view: dict[str, Any], consumer: dict[str, Any]) -> list[object]:
     lag: object = consumer["lag"] if consumer["lag_known"] else "?"
-    return [
-        view["view"],
-        view["service"],
-        consumer["log"],
-        consumer["position"],
-        lag,
-        consumer["dead_letters"],
-        consumer["problem"] or "ok",
-    ]
+    standing = [consumer["log"], consumer["position"], lag, consumer["dead_letters"]]
+    return [view["view"], view["service"], *standing, consumer["problem"] or "ok"]
 
 
 async def _status(options: argparse.Namespace, asked: Sequence[Server]) -> int:
@@ -163,20 +155,9 @@ async def _status(options: argparse.Namespace, asked: Sequence[Server]) -> int:
         print_json({"views": found, "failures": [str(each) for each in failures]})
     else:
         out = console()
-        columns = [
-            "view",
-            "build",
-            "version",
-            "state",
-            "table",
-            "percent",
-            "events/s",
-            "left",
-            "dead letters",
-            "begun at",
-        ]
-        for each in failures:
-            out.print(line(each, "red"))
+        columns = ["view", "build", "version", "state", "table", "percent", "events/s", "left"]
+        columns += ["dead letters", "begun at"]
+        servers.print_failures(failures)
         rows = [_build_row(each) for view in found for each in view["builds"]]
         if answers:
             out.print(table("Builds of views", columns, rows, right=["build", "percent", "events/s", "left"]))

@@ -128,18 +128,10 @@ class EmbeddedPostgres(EmbeddedServer):
         if self._user is not None:
             for path in (self.folder, new):
                 os.chown(path, self._user, self._user)
-        command: list[str | Path] = [
-            self._bin / "initdb",
-            "-D",
-            new,
-            "-U",
-            "postgres",
-            "--auth=trust",
-            "--encoding=UTF8",
-        ]
+        options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"]
         # Commits wait while a new segment of the write-ahead log is filled with zeros; a small one takes no time.
-        command += ["--locale=C", "--no-sync", "--no-instructions", "--wal-segsize=1"]
-        await self._run(command)
+        options += ["--no-sync", "--no-instructions", "--wal-segsize=1"]
+        await self._run([self._bin / "initdb", "-D", new, *options])
         new.rename(self._data)  # the name is for complete data only
 
     async def _lock_out_others(self) -> None:
@@ -150,19 +142,11 @@ class EmbeddedPostgres(EmbeddedServer):
             return
         self._password = token_hex(24)
         # A random password needs no stretching, and a connection then costs no 4,096 rounds of it.
-        single_user: list[str | Path] = [
-            self._bin / "postgres",
-            "--single",
-            "-c",
-            "scram_iterations=1",
-            "-D",
-            self._data,
-            "postgres",
-        ]
+        single_user = (self._bin / "postgres", "--single", "-c", "scram_iterations=1", "-D", self._data)
         with tempfile.TemporaryFile() as statements:  # the password would be seen among the arguments
             statements.write(f"ALTER ROLE postgres PASSWORD '{self._password}'\n".encode())
             statements.seek(0)
-            await self._run(single_user, stdin=statements.fileno())
+            await self._run((*single_user, "postgres"), stdin=statements.fileno())
         write_private(access, _ACCESS, self._user)
         write_private(self.folder / "password", f"{self._password}\n")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 
 from nats.errors import Error as NatsError
 
@@ -39,35 +40,32 @@ def _complaints(services: Sequence[ServiceSpec]) -> Iterator[str]:
 
 async def check_postgres(url: str, databases: Sequence[str]) -> None:
     """Creates the databases that are missing. Raises Misconfigured where the server cannot be used."""
-    try:
-        async with asyncio.timeout(_TIMEOUT_SECONDS):
-            for database in databases:
-                await ensure_database(url, database)
-    except ConfigurationError as error:
-        raise _one_line(str(error)) from error
-    except TimeoutError as error:
-        raise Misconfigured(
-            f"POSTGRES_URL: the server did not answer in {_TIMEOUT_SECONDS:g} s; is it up?"
-        ) from error
-    except (Unavailable, ValueError) as error:
-        raise _one_line(
-            f"POSTGRES_URL: the server cannot be used: {error}; is it up, and is this its URL?"
-        ) from error
+    async with _in_time("POSTGRES_URL"):
+        for database in databases:
+            await ensure_database(url, database)
 
 
 async def check_nats(url: str) -> None:
     """Raises Misconfigured where the server cannot be used."""
-    configure_logging("error")  # what the connection waits for is told below
+    configure_logging("error")  # what the connection waits for is told here
+    async with _in_time("NATS_URL"):
+        client = await connect(url, "preflight")
+    await close(client)
+
+
+@asynccontextmanager
+async def _in_time(setting: str) -> AsyncIterator[None]:
+    """Raises Misconfigured where a server does not answer in time, or cannot be used."""
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
-            client = await connect(url, "preflight")
+            yield
     except ConfigurationError as error:
         raise _one_line(str(error)) from error
     except TimeoutError as error:
-        raise Misconfigured(f"NATS_URL: no server answered in {_TIMEOUT_SECONDS:g} s; is it up?") from error
-    except (ValueError, NatsError) as error:
-        raise _one_line(f"NATS_URL: the server cannot be used ({error}); is this its URL?") from error
-    await close(client)
+        raise Misconfigured(f"{setting}: no server answered in {_TIMEOUT_SECONDS:g} s; is it up?") from error
+    except (Unavailable, ValueError, NatsError) as error:
+        what = f"{setting}: the server cannot be used: {error}; is it up, and is this its URL?"
+        raise _one_line(what) from error
 
 
 def _one_line(message: str) -> Misconfigured:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.js.errors import APIError, NotFoundError
 
 from twinlog.jetstream.meaning import unavailable
 from twinlog.log.twin import TwinMissing, TwinState
@@ -21,17 +23,31 @@ _NO_MESSAGE = 10037
 _COUNTED_NANOSECONDS = 5_000_000_000
 
 
+@contextmanager
+def asking(stream: str) -> Iterator[None]:
+    """Raises what goes wrong while a stream's server is asked as TwinMissing or Unavailable."""
+    try:
+        yield
+    except NotFoundError as error:
+        raise TwinMissing(stream=stream) from error
+    except (NatsError, APIError, TimeoutError, OSError) as error:
+        raise unavailable(error) from error
+
+
+async def _ask(client: Client, what: str, stream: str, request: Mapping[str, Any] | None = None) -> Any:
+    """What the server answers to a request about a stream. Raises Unavailable."""
+    data = json.dumps(request).encode() if request else b""
+    with asking(stream):
+        reply = await client.request(f"$JS.API.{what}", data, timeout=REQUEST_TIMEOUT_SECONDS)
+    return json.loads(reply.data)
+
+
 async def stream_info(client: Client, stream: str) -> dict[str, Any]:
     """The server's description of a stream. Raises TwinMissing and Unavailable."""
-    try:
-        reply = await client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=REQUEST_TIMEOUT_SECONDS)
-    except (NatsError, TimeoutError, OSError) as error:
-        raise unavailable(error) from error
-    return _answer(stream, reply.data)
+    return _accepted(stream, await _ask(client, f"STREAM.INFO.{stream}", stream))
 
 
-def _answer(stream: str, data: bytes) -> dict[str, Any]:
-    info: dict[str, Any] = json.loads(data)
+def _accepted(stream: str, info: dict[str, Any]) -> dict[str, Any]:
     if refusal := info.get("error"):
         if refusal.get("err_code") == STREAM_NOT_FOUND:
             raise TwinMissing(stream=stream)
@@ -48,14 +64,8 @@ def refused(refusal: Mapping[str, Any], what: str = "JetStream is out of service
 
 async def update_stream(client: Client, stream: str, config: Mapping[str, Any]) -> None:
     """Gives a stream another configuration. Raises Unavailable."""
-    request = json.dumps(config).encode()
-    try:
-        reply = await client.request(
-            f"$JS.API.STREAM.UPDATE.{stream}", request, timeout=REQUEST_TIMEOUT_SECONDS
-        )
-    except (NatsError, TimeoutError, OSError) as error:
-        raise unavailable(error) from error
-    if refusal := json.loads(reply.data).get("error"):
+    answer = await _ask(client, f"STREAM.UPDATE.{stream}", stream, config)
+    if refusal := answer.get("error"):
         raise refused(refusal, f"JetStream refused to update stream {stream} ({{}})")
 
 
@@ -75,14 +85,8 @@ async def pending(client: Client, stream: str, start: int, subjects: Sequence[st
         "mem_storage": True,
         "num_replicas": 1,
     }
-    request = json.dumps({"stream_name": stream, "config": config, "action": "create"}).encode()
-    try:
-        reply = await client.request(
-            f"$JS.API.CONSUMER.CREATE.{stream}.{name}", request, timeout=REQUEST_TIMEOUT_SECONDS
-        )
-    except (NatsError, TimeoutError, OSError) as error:
-        raise unavailable(error) from error
-    info = _answer(stream, reply.data)
+    request = {"stream_name": stream, "config": config, "action": "create"}
+    info = _accepted(stream, await _ask(client, f"CONSUMER.CREATE.{stream}.{name}", stream, request))
     await client.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"")
     return int(info["num_pending"])
 
@@ -94,16 +98,11 @@ async def next_message(
 
     None where there is none. Raises TwinMissing and Unavailable.
     """
-    request = json.dumps({"seq": start, "next_by_subj": subject}).encode()
-    try:
-        reply = await client.request(
-            f"$JS.API.STREAM.MSG.GET.{stream}", request, timeout=REQUEST_TIMEOUT_SECONDS
-        )
-    except (NatsError, TimeoutError, OSError) as error:
-        raise unavailable(error) from error
-    if json.loads(reply.data).get("error", {}).get("err_code") == _NO_MESSAGE:
+    request = {"seq": start, "next_by_subj": subject}
+    answer = await _ask(client, f"STREAM.MSG.GET.{stream}", stream, request)
+    if answer.get("error", {}).get("err_code") == _NO_MESSAGE:
         return None
-    message = _answer(stream, reply.data)["message"]
+    message = _accepted(stream, answer)["message"]
     return message["seq"], message["subject"], b64decode(message.get("data", ""))
 
 

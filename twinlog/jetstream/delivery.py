@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.js import api as nats_api
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError
 
 from twinlog.jetstream import api
 from twinlog.jetstream.arrivals import Arrivals, State
@@ -20,7 +20,7 @@ from twinlog.jetstream.meaning import unavailable
 from twinlog.jetstream.ownership import refuse_foreign
 from twinlog.jetstream.pulls import Pulls
 from twinlog.log.installation import Identity
-from twinlog.log.twin import DeliveryLost, TwinDamaged, TwinMissing, event_in
+from twinlog.log.twin import DeliveryLost, TwinDamaged, event_in
 from twinlog.model.event import Recorded
 
 _HEARTBEAT_SECONDS = 2.0
@@ -78,14 +78,10 @@ class JetStreamDelivery:
         info = await api.stream_info(self._client, self._stream)
         refuse_foreign(info, self._identity)
         self._continuity.begin(info)
-        try:
+        with api.asking(self._stream):
             self._subscription = await self._client.subscribe(self._inbox, cb=self._on_status)
             self._client.divert(self._subscription, self._take)
             await self._client.jsm(timeout=api.REQUEST_TIMEOUT_SECONDS).add_consumer(self._stream, config)
-        except NotFoundError as error:
-            raise TwinMissing(stream=self._stream) from error
-        except (NatsError, APIError, TimeoutError) as error:
-            raise unavailable(error) from error
         await self._pull()
 
     async def close(self) -> None:

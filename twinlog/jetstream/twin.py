@@ -10,14 +10,14 @@ import asyncio
 import json
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import structlog
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError, NoRespondersError
 from nats.js import api as nats_api
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError
 
 from twinlog.jetstream import api
 from twinlog.jetstream.client import NatsClient, Outgoing
@@ -165,21 +165,13 @@ class JetStreamTwin:
         return self._replicas - int(info["config"].get("num_replicas", 1))
 
     async def delete(self) -> None:
-        try:
+        with suppress(TwinMissing), api.asking(self.name):
             await self._manager.delete_stream(self.name)
-        except NotFoundError:
-            return
-        except (NatsError, APIError, TimeoutError) as error:
-            raise unavailable(error) from error
 
     async def trim(self, upto: int) -> None:
         """Takes out every message up to this sequence."""
-        try:
+        with api.asking(self.name):
             await self._manager.purge_stream(self.name, seq=upto + 1)
-        except NotFoundError as error:
-            raise TwinMissing(stream=self.name) from error
-        except (NatsError, APIError, TimeoutError) as error:
-            raise unavailable(error) from error
 
     async def publish(self, events: Sequence[Recorded]) -> None:
         for start in range(0, len(events), BATCH):
@@ -187,12 +179,9 @@ class JetStreamTwin:
 
     async def message(self, sequence: int) -> bytes | None:
         """The bytes of one message; None where there is none."""
-        try:
+        with suppress(TwinMissing), api.asking(self.name):
             return (await self._manager.get_msg(self.name, sequence)).data
-        except NotFoundError:
-            return None
-        except (NatsError, APIError, TimeoutError) as error:
-            raise unavailable(error) from error
+        return None
 
     @asynccontextmanager
     async def deliver(

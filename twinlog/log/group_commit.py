@@ -16,6 +16,7 @@ import structlog
 from google.protobuf.message import Message
 
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log import say
 from twinlog.log.keys import KeysUnavailable
 from twinlog.log.lineage import Lineage
 from twinlog.log.personal import Personal
@@ -101,8 +102,8 @@ class GroupCommit:
         self._refused = RefusedAppends(log.name)
         telling = partial(
             Retrying,
-            say_failing=self._say_unavailable,
-            say_working=self._say_available,
+            say_failing=say.warning("writer.store_unavailable", log=log.name),
+            say_working=say.info("writer.store_available", log=log.name),
             randomness=randomness,
         )
         self._retrying = telling(on=(Unavailable,))
@@ -345,12 +346,6 @@ class GroupCommit:
             self._on_commit(events, appended.before)
         for unit, result, _, events_so_far in plan.decided:
             unit.settle(result, appended.first - 1 + events_so_far)
-
-    def _say_unavailable(self, error: Exception) -> None:
-        structlog.get_logger().warning("writer.store_unavailable", log=self._log.name, problem=str(error))
-
-    def _say_available(self) -> None:
-        structlog.get_logger().info("writer.store_available", log=self._log.name)
 
 
 def _without_answered(decided: Sequence[_Decided], conflict: Conflict) -> list[Unit]:

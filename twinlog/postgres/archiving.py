@@ -150,10 +150,8 @@ async def _found(log: PostgresLog, file: str, first: int, last: int) -> Archived
     """
     try:
         return await _proved(log, file, first, last, None)
-    except (FileNotFoundError, PermissionError):
+    except (FileNotFoundError, PermissionError, LogFileDamaged, LogFileUnfinished, NotALogFile):
         return None  # object stores refuse to tell who may not list that there is none
-    except (LogFileDamaged, LogFileUnfinished, NotALogFile):
-        return None
 
 
 def _opened(files: Any, path: str) -> Any:

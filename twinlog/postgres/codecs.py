@@ -6,7 +6,7 @@ Rows travel as arrays of tuples, and within a tuple every value needs a binary f
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -27,19 +27,14 @@ Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionPr
 
 async def set_codecs(connection: Connection) -> None:
     """Sets a connection up for metadata and mappings as jsonb, and for whole numbers beyond 64 bits as numeric."""
-    await _set(connection, "jsonb", _to_jsonb, _from_jsonb)
-    await _set(connection, "numeric", _to_numeric, _from_numeric)
-
-
-async def _set(
-    connection: Connection,
-    type: str,
-    encode: Callable[[Any], bytes],
-    decode: Callable[[bytes], Any],
-) -> None:
-    await connection.set_type_codec(
-        type, encoder=encode, decoder=decode, schema="pg_catalog", format="binary"
+    codecs: Sequence[tuple[str, Callable[[Any], bytes], Callable[[bytes], Any]]] = (
+        ("jsonb", _to_jsonb, _from_jsonb),
+        ("numeric", _to_numeric, _from_numeric),
     )
+    for type, encode, decode in codecs:
+        await connection.set_type_codec(
+            type, encoder=encode, decoder=decode, schema="pg_catalog", format="binary"
+        )
 
 
 def _to_jsonb(value: Metadata | Mapping[str, Any]) -> bytes:

@@ -15,10 +15,10 @@ from twinlog._aio.tasks import to_its_end
 from twinlog.model.errors import Unavailable
 from twinlog.postgres.codecs import Connection, set_codecs
 from twinlog.postgres.database import (
-    CONNECT_SECONDS,
     SESSION,
     Admit,
     connect,
+    connected,
     ensure_database,
     everything,
     migrate_all,
@@ -177,11 +177,8 @@ async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Po
     """
 
     async def prepare() -> None:
-        connection = await connect(url, timeout=CONNECT_SECONDS)
-        try:
+        async with connected(url) as connection:
             await migrate_all(connection, packages)
-        finally:
-            await connection.close()
 
     await until_available("migrations", prepare)
     async with prepared_pool(url, size=size) as pool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -14,7 +14,7 @@ from twinlog._aio.reasons import reason
 from twinlog.model.errors import ConfigurationError, Unavailable, WrongSetting
 from twinlog.postgres.meaning import Meaning, outages, rule_of
 from twinlog.postgres.migrations import migrate
-from twinlog.postgres.urls import address_of, database_of, database_url, parted
+from twinlog.postgres.urls import address_of, database_of, database_url, entry_url, parted
 
 OLDEST_POSTGRES = 140000
 CONNECT_SECONDS = 10.0
@@ -40,7 +40,7 @@ and idle is kept for the next read, which would be the one to fail."""
 
 @contextmanager
 def refused_at_start() -> Iterator[None]:
-    """Raises a wrong setting as ConfigurationError: while a process starts, nobody waits for it to be mended."""
+    """Raises a wrong setting as ConfigurationError: a process that starts ends on it, and does not wait."""
     try:
         yield
     except WrongSetting as error:
@@ -87,6 +87,16 @@ async def connect(url: str, **options: Any) -> asyncpg.Connection:
         ) from error
 
 
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection for a block. Raises what :func:`connect` does."""
+    connection = await connect(url, timeout=CONNECT_SECONDS)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
 async def _opened(url: str, **options: Any) -> asyncpg.Connection:
     """A session; no statement of ours is at fault where none is to be had, whatever a server or a pooler says.
 
@@ -131,14 +141,11 @@ async def all_databases(server_url: str) -> list[str]:
 
     One with a slash in its name is none of Twinlog's.
     """
-    connection = await connect(database_url(server_url, "postgres"))
-    try:
+    async with connected(database_url(server_url, "postgres")) as connection:
         rows = await connection.fetch(
             "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate AND strpos(datname, '/') = 0 "
             "ORDER BY datname"
         )
-    finally:
-        await connection.close()
     return [row[0] for row in rows]
 
 
@@ -193,16 +200,13 @@ async def migrate_if(
     """
     url = database_url(server_url, database)
     with refused_at_start():
-        connection = await connect(url, timeout=CONNECT_SECONDS)
-        try:
+        async with connected(url) as connection:
             with outages(address_of(url)):
                 await connection.execute(SESSION)
                 async with connection.transaction():
                     for package in packages:
                         await migrate(connection, package)
                     await agrees(connection)
-        finally:
-            await connection.close()
 
 
 HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)"
@@ -276,11 +280,8 @@ async def _shares_sessions(connection: asyncpg.Connection, url: str) -> bool:
 async def _hands_on_sessions(url: str) -> bool:
     """Whether what one connection has set in its session, the next one finds there."""
     for statement in (_MARK, _IS_MARKED):
-        connection = await connect(url, timeout=CONNECT_SECONDS)
-        try:
+        async with connected(url) as connection:
             marked = await connection.fetchval(statement)
-        finally:
-            await connection.close()
     return bool(marked)
 
 
@@ -297,11 +298,7 @@ async def _create(server_url: str, database: str) -> None:
     database, _ = parted(database)
     name = f'"{database}"'
     try:
-        connection = await connect(
-            server_url if database_of(server_url) else database_url(server_url, "postgres"),
-            timeout=CONNECT_SECONDS,
-        )
-        try:
+        async with connected(entry_url(server_url)) as connection:
             # Another process may be faster.
             with outages(), suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
                 try:
@@ -310,8 +307,6 @@ async def _create(server_url: str, database: str) -> None:
                     await connection.execute(
                         f"CREATE DATABASE {name} ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
                     )
-        finally:
-            await connection.close()
     except WrongParameter:
         raise
     except WrongSetting as error:

@@ -48,7 +48,7 @@ async def _opened(url: str, wrapping: Wrapping) -> AsyncIterator[PostgresKeys]:
 @asynccontextmanager
 async def open_keys_by_and_by(
     server_url: str, database: str, wrapping: Wrapping
-) -> AsyncIterator[PostgresKeys | LateKeys]:
+) -> AsyncIterator[PostgresKeys]:
     """The same; where their server is away for some seconds, they are opened in the background, and away until then."""
     try:
         async with asyncio.timeout(START_SECONDS):
@@ -71,63 +71,24 @@ async def _awaited(server_url: str, database: str) -> str:
     return await until_available("keys", lambda: ensure_database(server_url, database, PACKAGE))
 
 
-class LateKeys:
-    """Keys that are opened while others work already; until then, every question ends as in an outage."""
-
-    def __init__(self, server_url: str, database: str, wrapping: Wrapping) -> None:
-        self._place, self._wrapping = (server_url, database), wrapping
-        self._keys: PostgresKeys | None = None
-        self._why = f"database {database} was away when the process started, and is waited for"
-
-    async def run(self) -> None:
-        """Opens them, and has them open until it is cancelled."""
-        while True:
-            try:
-                async with _opened(await _awaited(*self._place), self._wrapping) as keys:
-                    self._keys = keys
-                    await asyncio.Event().wait()
-            except ConfigurationError as error:  # what somebody has to mend, who is told by every refusal
-                self._why = str(error)
-                await asyncio.sleep(_AGAIN_SECONDS)
-
-    @property
-    def connections(self) -> int:
-        return self._keys.connections if self._keys else 0
-
-    async def get(self, subjects: Collection[str]) -> Mapping[str, bytes | None]:
-        return await self._open.get(subjects)
-
-    async def get_or_make(self, subjects: Collection[str]) -> Mapping[str, bytes | None]:
-        return await self._open.get_or_make(subjects)
-
-    async def destroy(self, subject: str) -> bool:
-        return await self._open.destroy(subject)
-
-    async def destroyed(self, within: timedelta) -> Collection[str]:
-        return await self._open.destroyed(within)
-
-    async def rewrap(self, limit: int) -> int:
-        return await self._open.rewrap(limit)
-
-    async def wrapped_by(self) -> Mapping[str, int]:
-        return await self._open.wrapped_by()
-
-    @property
-    def _open(self) -> PostgresKeys:
-        if self._keys is None:
-            raise KeysUnavailable(why=self._why)
-        return self._keys
-
-
 class PostgresKeys:
     """The keys of one installation."""
 
-    def __init__(self, pool: Pool, wrapping: Wrapping, connections: Connections | None = None) -> None:
-        self.pool = pool
+    def __init__(self, pool: Pool | None, wrapping: Wrapping, connections: Connections | None = None) -> None:
+        self._pool = pool
         self._wrapping = wrapping
         self._connections = connections or Connections()
+        self._why = ""
+        """Why there is no pool."""
         self._looked_at: dict[timedelta, datetime] = {}
         """The database's time when it was last asked for that long, which somebody may set forward before the next."""
+
+    @property
+    def pool(self) -> Pool:
+        """Connections to them. Raises KeysUnavailable while there are none."""
+        if self._pool is None:
+            raise KeysUnavailable(why=self._why)
+        return self._pool
 
     @property
     def connections(self) -> int:
@@ -177,3 +138,23 @@ class PostgresKeys:
 
     def _unwrapped(self, subject: str, stored: bytes | None, by: str) -> bytes | None:
         return None if stored is None else self._wrapping.unwrap(subject, stored, by)
+
+
+class LateKeys(PostgresKeys):
+    """Keys that are opened while others work already; until then, every question ends as in an outage."""
+
+    def __init__(self, server_url: str, database: str, wrapping: Wrapping) -> None:
+        super().__init__(None, wrapping)
+        self._place = server_url, database
+        self._why = f"database {database} was away when the process started, and is waited for"
+
+    async def run(self) -> None:
+        """Opens them, and has them open until it is cancelled."""
+        while True:
+            try:
+                url, count = await _awaited(*self._place), self._connections.count
+                async with prepared_pool(url, size=_CONNECTIONS, on_connect=count) as self._pool:
+                    await asyncio.Event().wait()
+            except ConfigurationError as error:  # what somebody has to mend, who is told by every refusal
+                self._why = str(error)
+                await asyncio.sleep(_AGAIN_SECONDS)

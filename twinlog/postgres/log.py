@@ -36,7 +36,6 @@ from twinlog.postgres.connection import (
     Connections,
     Pool,
     connection_of,
-    fetch,
     on_connection,
     open_database,
     use_of,
@@ -125,7 +124,7 @@ class PostgresLog(ArchivedPast):
         """What each place has of the events between two positions, where there is an archive of them."""
         if after >= await self.archived_upto():
             return {}
-        rows = await self._fetch("read", after, upto - after)
+        rows = await self._ask("read", after, upto - after)
         return {
             "table events": [self.recorded(row) for row in rows if row[0] <= upto],
             "the archive": await self.archive.read(self._query, after, upto - after),
@@ -135,7 +134,7 @@ class PostgresLog(ArchivedPast):
         self, after: int, upto: int, correlations: Sequence[str], causes: Sequence[str]
     ) -> Sequence[Recorded]:
         """The events between two positions that have one of these correlation ids or causes, in order."""
-        rows = await self._fetch("related", after, upto, [*correlations], [*causes])
+        rows = await self._ask("related", after, upto, [*correlations], [*causes])
         archived = await self.archived_upto()
         old = [
             event
@@ -148,7 +147,7 @@ class PostgresLog(ArchivedPast):
     async def found(self, wanted: Filter, after: int, upto: int, most: int) -> Sequence[Recorded]:
         """The newest events between two positions that fit, at most so many, in order."""
         fields = wanted.stream, wanted.routing_key, wanted.correlation_id, wanted.since, wanted.until
-        rows = await self._fetch("found", after, upto, [*wanted.types], *fields, most)
+        rows = await self._ask("found", after, upto, [*wanted.types], *fields, most)
         archived = await self.archived_upto()
         events = [self.recorded(row) for row in reversed(rows) if row[0] > archived]
         if len(events) < most and after < archived:
@@ -162,9 +161,9 @@ class PostgresLog(ArchivedPast):
     ) -> Sequence[Recorded]:
         """The same of one stream, between two of its versions."""
         fields = wanted.routing_key, wanted.correlation_id, wanted.since, wanted.until
-        rows = await self._fetch("found_in", *stream, after, upto, [*wanted.types], *fields, most)
+        rows = await self._ask("found_in", *stream, after, upto, [*wanted.types], *fields, most)
         events = [self.recorded(row) for row in reversed(rows)]
-        if len(events) < most and (await self._fetch("is_archived", *stream))[0][0]:
+        if len(events) < most and (await self._ask("is_archived", *stream))[0][0]:
             pages = versions(self, stream, upto, after=after)
             events = [event async for page in pages for event in page if wanted.fits(event)][-most:]
         return events
@@ -180,7 +179,7 @@ class PostgresLog(ArchivedPast):
         return await self._from_head("era")
 
     async def _from_head(self, query: str) -> int:
-        for row in await self._fetch(query):
+        for row in await self._ask(query):
             return int(row[0])
         raise await self.head_astray() or Unavailable(f"log {self.name} has no head yet")
 
@@ -190,47 +189,47 @@ class PostgresLog(ArchivedPast):
 
     async def last(self) -> int:
         """The position of the last event that is there, whatever the head says."""
-        return int((await self._fetch("last"))[0][0])
+        return int((await self._ask("last"))[0][0])
 
     async def first_gap(self) -> tuple[int, int] | None:
         """The first positions without an event, from and to, though later ones have one. Archived ones do not count."""
-        for first, last in await self._fetch("first_gap"):
+        for first, last in await self._ask("first_gap"):
             return first, last
         return None
 
     async def known_end(self) -> int:
         """The last position that was given to an event, as far as the database knows."""
-        return int((await self._fetch("known_end"))[0][0])
+        return int((await self._ask("known_end"))[0][0])
 
     async def begin_era(self) -> None:
-        await self._fetch("begin_era")
+        await self._ask("begin_era")
 
     @property
     def connections(self) -> int:
         return self._connections.made
 
     async def reply(self, request_id: str) -> StoredReply | None:
-        rows = await self._fetch("replies", [request_id])
+        rows = await self._ask("replies", [request_id])
         return StoredReply(*rows[0]) if rows else None
 
     async def checkpoint(self, consumer: str) -> int:
-        rows = await self._fetch("checkpoint", consumer) or await self._fetch("adopt_checkpoint", consumer)
+        rows = await self._ask("checkpoint", consumer) or await self._ask("adopt_checkpoint", consumer)
         return int(rows[0][0]) if rows else 0
 
     async def last_handled(self, consumer: str) -> Handled | None:
-        rows = await self._fetch("last_handled", consumer)
+        rows = await self._ask("last_handled", consumer)
         return Handled(*rows[0]) if rows else None
 
     async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Sequence[Timer]:
         if after is None:
-            rows = await self._fetch("due", now, limit)
+            rows = await self._ask("due", now, limit)
         else:
-            rows = await self._fetch("due_after", now, limit, after.due, *after.stream)
+            rows = await self._ask("due_after", now, limit, after.due, *after.stream)
         return [Timer(known_stream((row[0], row[1])), row[2], row[3]) for row in rows]
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
         streams = [snapshot.stream for snapshot in snapshots]
-        await self._fetch(
+        await self._ask(
             "save",
             [stream.type for stream in streams],
             [stream.id for stream in streams],
@@ -241,45 +240,45 @@ class PostgresLog(ArchivedPast):
         )
 
     async def sweep_requests(self, age: timedelta, limit: int) -> int:
-        return int((await self._fetch("sweep_requests", age, limit))[0][0])
+        return int((await self._ask("sweep_requests", age, limit))[0][0])
 
     async def time(self) -> datetime:
         """What time it is by the database's clock."""
-        told: datetime = (await self._fetch("clock"))[0][0]
+        told: datetime = (await self._ask("clock"))[0][0]
         return told
 
     async def blockers(self) -> Sequence[str]:
-        return [row[0] for row in await self._fetch("blockers")]
+        return [row[0] for row in await self._ask("blockers")]
 
     async def page_token_secret(self) -> bytes:
-        rows = await self._fetch("page_token_secret")
+        rows = await self._ask("page_token_secret")
         if not rows:
-            await self._fetch("make_page_token_secret")
-            rows = await self._fetch("page_token_secret")
+            await self._ask("make_page_token_secret")
+            rows = await self._ask("page_token_secret")
         return bytes(rows[0][0])
 
     async def links(self, after: int, limit: int) -> Sequence[Link]:
-        return [Link(*row) for row in await self._fetch("links", after, limit)]
+        return [Link(*row) for row in await self._ask("links", after, limit)]
 
     async def cuts(self) -> Sequence[Link]:
-        return [Link(*row) for row in await self._fetch("cuts")]
+        return [Link(*row) for row in await self._ask("cuts")]
 
     async def newest_link(self) -> Link | None:
-        rows = await self._fetch("newest_link")
+        rows = await self._ask("newest_link")
         return Link(*rows[0]) if rows else None
 
     async def chain_end(self) -> ChainEnd:
         """What the head of the log notes of its chain."""
-        for row in await self._fetch("chain_end"):
+        for row in await self._ask("chain_end"):
             return ChainEnd(*row)
         raise await self.head_astray() or Unavailable(f"log {self.name} has no head yet")
 
     async def notes_newest(self) -> bool:
         """Whether the next link will follow the newest one."""
-        return all(row[0] for row in await self._fetch("notes_newest"))
+        return all(row[0] for row in await self._ask("notes_newest"))
 
     async def unlinked(self) -> Sequence[Unlinked]:
-        return [Unlinked(*row) for row in await self._fetch("unlinked")]
+        return [Unlinked(*row) for row in await self._ask("unlinked")]
 
     async def seal(self, limit: int) -> int:
         return await on_connection(self.pool, lambda connection: seal(connection, self, limit))
@@ -289,9 +288,6 @@ class PostgresLog(ArchivedPast):
         if batch.tip and batch.tip.connections != self.connections:
             return Conflict(forked=True)
         return await append(connection, batch)
-
-    async def _fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
-        return await fetch(self.pool, QUERIES[query], *arguments)
 
 
 class _Session:

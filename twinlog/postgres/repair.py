@@ -17,7 +17,7 @@ from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.event import Recorded, known_stream
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_pool
-from twinlog.postgres.database import all_databases, connect
+from twinlog.postgres.database import all_databases, connected
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.named_queries import QUERIES
@@ -65,11 +65,8 @@ async def databases(server_url: str) -> Sequence[str]:
     found: list[str] = []
     with outages():
         for name in await all_databases(server_url):
-            connection = await connect(database_url(server_url, name))
-            try:
+            async with connected(database_url(server_url, name)) as connection:
                 found += [f"{name}/{schema}" if schema else name for schema in await _with_log(connection)]
-            finally:
-                await connection.close()
     return found
 
 
@@ -162,13 +159,9 @@ async def _as_the_owner(pool: Pool) -> AsyncIterator[Connection]:
             await connection.execute(_LOCK_TIMEOUT)
             yield connection
     except asyncpg.InsufficientPrivilegeError as error:
-        raise _takes_the_owner(error) from error
-
-
-def _takes_the_owner(error: Exception) -> ConfigurationError:
-    return ConfigurationError(
-        f"POSTGRES_URL: a repair takes the owner of table events, or a superuser ({error})"
-    )
+        raise ConfigurationError(
+            f"POSTGRES_URL: a repair takes the owner of table events, or a superuser ({error})"
+        ) from error
 
 
 async def _plan(connection: Connection, log: PostgresLog, found: Difference) -> Plan:

@@ -16,7 +16,7 @@ from twinlog.model.errors import Unavailable
 from twinlog.model.event import Metadata, Recorded, StreamId
 from twinlog.postgres.archive import Archive
 from twinlog.postgres.codecs import Connection
-from twinlog.postgres.database import SESSION, connect
+from twinlog.postgres.database import SESSION, connect, connected
 from twinlog.postgres.loading import metadata_of
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.repair import databases
@@ -133,13 +133,10 @@ async def _known(server_url: str) -> list[str]:
 async def _has(url: str, position: int, event_id: str) -> bool:
     try:
         with outages():
-            connection = await connect(url)
-            try:
+            async with connected(url) as connection:
                 found = await connection.fetchval(
                     "SELECT event_id::text FROM events WHERE position = $1", position
                 )
-            finally:
-                await connection.close()
     except Unavailable:
         return False
     return bool(found == event_id)

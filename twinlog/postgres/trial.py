@@ -40,7 +40,7 @@ _TEXTS = re.compile(
     r"""--[^\n]*|/\*.*?\*/|\bE'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"[^"]*"|(\$\w*\$).*?\1""",
     re.DOTALL | re.IGNORECASE,
 )
-"""In which nothing ends a statement, comments among them: one may look like the other inside."""
+"""Texts and comments: a semicolon inside ends no statement. All at once, since one may hold what looks like another."""
 _ENDS = re.compile(
     r"(?:^|;)\s*(?:begin|start\s+transaction|commit|end|rollback|abort|prepare\s+transaction)\b",
     re.IGNORECASE,

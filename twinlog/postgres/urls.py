@@ -46,6 +46,11 @@ def database_url(server_url: str, database: str) -> str:
     return urlunsplit(urlsplit(server_url)._replace(path=f"/{quote(database)}"))
 
 
+def entry_url(server_url: str) -> str:
+    """The URL of a database that is there: the one that the URL names, else ``postgres``."""
+    return server_url if database_of(server_url) else database_url(server_url, "postgres")
+
+
 def database_of(url: str) -> str:
     """The name of the database; empty where there is none."""
     return unquote(urlsplit(url).path.removeprefix("/"))

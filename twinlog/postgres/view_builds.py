@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -25,6 +24,8 @@ from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, connection_of, fetch, go_to, on_connection
 from twinlog.postgres.named_queries import load_queries
 
+T = TypeVar("T")
+
 _COMPARE_SECONDS = 3_600.0
 _UNEQUAL = re.compile(r"(json|xml|point|line|lseg|box|path|polygon|circle)\b")
 """Types whose values Postgres does not compare, or by their size only."""
@@ -39,16 +40,16 @@ class ViewBuilds:
     """The builds of the views of one database."""
 
     def __init__(self, pool: Pool, queries: Mapping[str, str]) -> None:
-        self._pool = pool
-        self._queries = queries
+        self.pool = pool
+        self._queries = dict(queries)
 
-    async def all(self) -> Sequence[Build]:
-        return [Build(*row) for row in await fetch(self._pool, self._queries["view_builds"])]
+    async def builds(self) -> Sequence[Build]:
+        return [Build(*row) for row in await fetch(self.pool, self._queries["view_builds"])]
 
     async def settle_home(self, view: str, version: int) -> None:
-        await fetch(self._pool, self._queries["settle_home"], view, version)
+        await fetch(self.pool, self._queries["settle_home"], view, version)
 
-    async def begin(self, view: AnyView, home_version: int, share: int) -> Build:
+    async def begin_build(self, view: AnyView, home_version: int, share: int = 100) -> Build:
         async def work(connection: Connection) -> Build:
             async with connection.transaction():
                 await connection.execute(self._queries["lock_builds"], view.name)
@@ -66,12 +67,12 @@ class ViewBuilds:
                 return build
 
         await self._refuse_beside_older(view)
-        return await on_connection(self._pool, lambda connection: _at_home(connection, work))
+        return await self._at_home(work)
 
     async def _refuse_beside_older(self, view: AnyView) -> None:
         """Raises OlderAtWork. A standby leaves no other trace than its sessions, which show their last statement."""
         for _ in range(_LOOKS):
-            if found := await fetch(self._pool, self._queries["older_sessions"]):
+            if found := await fetch(self.pool, self._queries["older_sessions"]):
                 raise OlderAtWork(view=view.name, sessions=", ".join(row[0] for row in found))
             await asyncio.sleep(_LOOKS_APART_SECONDS)
 
@@ -100,7 +101,7 @@ class ViewBuilds:
                     raise BuildGone(view=to.view, build=to.number)
                 return {}
 
-        return await on_connection(self._pool, work)
+        return await on_connection(self.pool, work)
 
     async def _refuse_others(self, connection: Connection, letters: Mapping[str, int]) -> None:
         """An event is set aside together with the checkpoint, which is locked: none comes between."""
@@ -109,14 +110,14 @@ class ViewBuilds:
             raise SetAsideMeanwhile
 
     async def kept_for(self, build: Build) -> float:
-        return await on_connection(self._pool, lambda connection: self._kept_for(connection, build))
+        return await on_connection(self.pool, lambda connection: self._kept_for(connection, build))
 
     async def _kept_for(self, connection: Connection, build: Build) -> float:
         given = build.view, build.number, KEPT_SECONDS
         left = await connection.fetchval(self._queries["build_kept_for"], *given)
         return min(max(0.0, float(left or 0)), KEPT_SECONDS)
 
-    async def drop(
+    async def drop_build(
         self, build: Build, consumers: Sequence[str], table: str, crossing: Crossing | None = None
     ) -> float:
         async def work(connection: Connection) -> float:
@@ -137,40 +138,32 @@ class ViewBuilds:
                 await connection.execute(self._queries["builds_rule_out_older"])
                 return 0.0
 
-        return await on_connection(self._pool, lambda connection: _at_home(connection, work))
+        return await self._at_home(work)
 
-    async def compare(
+    async def compare_builds(
         self, old: Build, new: Build, views: tuple[AnyView, AnyView], keys: Sequence[str] | None, limit: int
     ) -> Rows:
-        async with (
-            connection_of(self._pool) as connection,
-            _looking_home(connection),
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            await connection.execute("SET LOCAL enable_seqscan = on")
-            tables = [table_of(build, view.table) for build, view in zip((old, new), views, strict=True)]
-            shapes = [await connection.fetch(self._queries["columns_of"], table) for table in tables]
-            stands = await connection.fetch(self._queries["checkpoints"])
-            columns = [[row[0] for row in shape] for shape in shapes]
-            comparing = _Comparing(tables, shapes)
-            counts = await connection.fetchrow(
-                comparing.counts(keys), *([[*keys]] if keys is not None else []), timeout=_COMPARE_SECONDS
-            )
-            assert counts is not None
-            rows = await connection.fetch(
-                comparing.rows(keys),
-                limit,
-                *([[*keys]] if keys is not None else []),
-                timeout=_COMPARE_SECONDS,
-            )
-            return Rows(
-                counts[0],
-                {row[0]: comparing.why(row[1], row[2]) for row in rows},
-                (counts[1], counts[2], counts[3]),
-                dict(map(tuple, stands)),
-                [name for name in columns[1] if name not in columns[0]],
-                [name for name in columns[0] if name not in columns[1]],
-            )
+        tables = [table_of(build, view.table) for build, view in zip((old, new), views, strict=True)]
+        chosen = () if keys is None else ([*keys],)
+        async with connection_of(self.pool) as connection:
+            await go_to(connection, "")
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                await connection.execute("SET LOCAL enable_seqscan = on")
+                shapes = [await connection.fetch(self._queries["columns_of"], table) for table in tables]
+                stands = await connection.fetch(self._queries["checkpoints"])
+                comparing = _Comparing(tables, shapes)
+                counts = await connection.fetchrow(comparing.counts(keys), *chosen, timeout=_COMPARE_SECONDS)
+                rows = await connection.fetch(comparing.rows(keys), limit, *chosen, timeout=_COMPARE_SECONDS)
+        assert counts is not None
+        columns = [[row[0] for row in shape] for shape in shapes]
+        return Rows(
+            counts[0],
+            {row[0]: comparing.why(row[1], row[2]) for row in rows},
+            (counts[1], counts[2], counts[3]),
+            dict(map(tuple, stands)),
+            [name for name in columns[1] if name not in columns[0]],
+            [name for name in columns[0] if name not in columns[1]],
+        )
 
     async def count_rows(self, build: Build, table: str) -> int | None:
         name = table_of(build, table)
@@ -183,7 +176,16 @@ class ViewBuilds:
             except asyncpg.UndefinedTableError:  # dropped since it was looked up
                 return None
 
-        return await on_connection(self._pool, lambda connection: _at_home(connection, work))
+        return await self._at_home(work)
+
+    async def _at_home(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Does work where names mean the homes."""
+
+        async def at_home(connection: Connection) -> T:
+            await go_to(connection, "")
+            return await work(connection)
+
+        return await on_connection(self.pool, at_home)
 
     async def _estimated(self, connection: Connection, name: str) -> int:
         return max(_FEW, int(await connection.fetchval(self._queries["estimated_rows"], name)))
@@ -193,7 +195,7 @@ async def builds_in(pool: Pool) -> Sequence[Build]:
     """All builds in a database, which may be of a program that knew of none."""
     queries = load_queries("twinlog.postgres.sql")
     [(there,)] = await fetch(pool, "SELECT to_regclass('view_builds') IS NOT NULL")
-    return await ViewBuilds(pool, queries).all() if there else []
+    return await ViewBuilds(pool, queries).builds() if there else []
 
 
 async def differing(
@@ -309,18 +311,6 @@ class _Comparing:
         one, other = (f"(SELECT * FROM {table}{where})" for table in self._tables)
         on = " AND ".join(f"{self._value('a', each)} = {self._value('b', each)}" for each in self._key)
         return f"{one} AS a FULL JOIN {other} AS b ON {on}"
-
-
-@asynccontextmanager
-async def _looking_home(connection: Connection) -> AsyncIterator[None]:
-    await go_to(connection, "")
-    yield
-
-
-async def _at_home(connection: Connection, work: Any) -> Any:
-    """Where names mean the homes."""
-    await go_to(connection, "")
-    return await work(connection)
 
 
 def table_of(build: Build, table: str) -> str:

@@ -25,15 +25,12 @@ class ReadsBuilds(Protocol):
         self, connection: Connection, view: AnyView, keys: Sequence[str]
     ) -> Mapping[str, Any]:
         """The rows of a view with these keys."""
-        ...
 
     def text_of(self, query: str) -> str:
         """The statement of a named query."""
-        ...
 
     def table_read(self, view: AnyView) -> str:
         """The name of the table that is read of a view."""
-        ...
 
 
 _PAGE = 200

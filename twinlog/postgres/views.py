@@ -13,12 +13,13 @@ from typing import Any, Protocol, Self, TypeVar
 import asyncpg
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
+from twinlog.log.system import seconds_passed
 from twinlog.log.view_build import Build
-from twinlog.log.view_builds import SURE_SECONDS, LiveBuilds, Rows, elapsed
+from twinlog.log.view_builds import SURE_SECONDS, LiveBuilds
 from twinlog.log.view_store import ViewMoment
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.forms import Form, Forms, one, refuse_other
-from twinlog.model.row_changes import NO_ROWS, Crossing, NotedViews
+from twinlog.model.row_changes import NO_ROWS, NotedViews
 from twinlog.model.view import AnyView, Changes
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, fetch, go_to, in_task, on_connection
@@ -78,7 +79,7 @@ class _Undone(Exception):
         self.conflict = conflict
 
 
-class PostgresViews:
+class PostgresViews(ViewBuilds):
     """Reads and stores each view with two named queries: ``<view>_rows`` and ``<view>_upsert``.
 
     The first takes keys and returns the columns in the order of the row's fields, the key first; the second takes an
@@ -90,16 +91,14 @@ class PostgresViews:
         """``log`` is in the same database; ``package`` holds the queries; ``rows``: the NamedTuple of each view."""
         refuse_other("PostgresViews", {"log": log, "package": package, "rows": rows}, _FORMS)
         assert isinstance(log, PostgresLog)
+        super().__init__(log.pool, {**load_queries("twinlog.postgres.sql"), **load_queries(package)})
         self.log = log
-        self.pool = log.pool
-        self._queries = {**load_queries("twinlog.postgres.sql"), **load_queries(package)}
         self._types = rows
         self._lookups: dict[str, Lookups] = {}
         self._writer = ViewWriter(log, self._queries, package, rows)
         self.live = LiveBuilds()
         self._place: str | None = None
         """Where the builds are that it keeps; None: it reads those that are live."""
-        self._builds = ViewBuilds(self.pool, self._queries)
 
     def at(self, place: str) -> Self:
         kept = copy(self)
@@ -117,36 +116,6 @@ class PostgresViews:
         """Where the builds are that it keeps; empty: at home."""
         return self._place or ""
 
-    async def builds(self) -> Sequence[Build]:
-        return await self._builds.all()
-
-    async def begin_build(self, view: AnyView, home_version: int, share: int = 100) -> Build:
-        return await self._builds.begin(view, home_version, share)
-
-    async def settle_home(self, view: str, version: int) -> None:
-        await self._builds.settle_home(view, version)
-
-    async def switch(
-        self, to: Build, live: Build, consumers: Mapping[str, str], letters: Mapping[str, int] | None
-    ) -> Mapping[str, int]:
-        return await self._builds.switch(to, live, consumers, letters)
-
-    async def kept_for(self, build: Build) -> float:
-        return await self._builds.kept_for(build)
-
-    async def drop_build(
-        self, build: Build, consumers: Sequence[str], table: str, crossing: Crossing | None = None
-    ) -> float:
-        return await self._builds.drop(build, consumers, table, crossing)
-
-    async def compare_builds(
-        self, old: Build, new: Build, views: tuple[AnyView, AnyView], keys: Sequence[str] | None, limit: int
-    ) -> Rows:
-        return await self._builds.compare(old, new, views, keys, limit)
-
-    async def count_rows(self, build: Build, table: str) -> int | None:
-        return await self._builds.count_rows(build, table)
-
     async def checkpoint(self, consumer: str) -> int:
         rows = await fetch(self.pool, self._queries["checkpoint"], consumer)
         return rows[0][0] if rows else 0
@@ -158,12 +127,10 @@ class PostgresViews:
 
     async def query(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
         """The rows of a named query of the package. Raises Unavailable while the database is out of service."""
-        return await self._read(
-            lambda connection: connection.fetch(self._placed(self._live(name)), *arguments)
-        )
+        return await self._read(lambda connection: connection.fetch(self.text_of(name), *arguments))
 
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
-        return await self._read(lambda connection: self._rows(connection, view, keys))
+        return await self._read(lambda connection: self.read_rows(connection, view, keys))
 
     def row(self, view: AnyView, key: str) -> Coroutine[Any, Any, Any | None]:
         """One row, or None. Rows that are asked for at the same time share a statement.
@@ -176,7 +143,7 @@ class PostgresViews:
         return lookups.row(key)
 
     def _looked_up(self, view: AnyView, keys: Sequence[str]) -> Awaitable[Mapping[str, Any]]:
-        return self._read(lambda connection: self._rows(connection, view, keys), in_task)
+        return self._read(lambda connection: self.read_rows(connection, view, keys), in_task)
 
     def reading(self, view: AnyView) -> tuple[str, Any] | None:
         """The query for rows of a view by their keys, and the type of the rows; None if there is no such query."""
@@ -192,7 +159,7 @@ class PostgresViews:
         live.reads += 1
         try:
             found = await self._on_connection(read, run)
-            if elapsed() - live.seen_at > SURE_SECONDS:
+            if seconds_passed() - live.seen_at > SURE_SECONDS:
                 await self._see_kept()
             return found
         finally:
@@ -201,8 +168,8 @@ class PostgresViews:
     async def _see_kept(self) -> None:
         """What was just read is of builds that are kept. Raises Unavailable where one was dropped meanwhile: its names
         mean another table now, or one that is empty."""
-        live, now = self.live, elapsed()
-        builds = [build for build in await self._builds.all() if build.table in self._types]
+        live, now = self.live, seconds_passed()
+        builds = [build for build in await self.builds() if build.table in self._types]
         if gone := live.gone(builds):
             raise self._away(gone)
         live.saw(now)
@@ -243,6 +210,10 @@ class PostgresViews:
         path = self._path()
         return f"/* {path} */ {named(self._queries, name)}" if path else named(self._queries, name)
 
+    def text_of(self, query: str) -> str:
+        """The statement of a named query, for the builds that are read."""
+        return self._placed(self._live(query))
+
     def _live(self, query: str) -> str:
         """The name of a query, or of its namesake for the version of a view that is read."""
         for build in self.live.current.values() if self.live.elsewhere else ():
@@ -250,7 +221,7 @@ class PostgresViews:
                 return f"{query}_v{build.version}"
         return query
 
-    def _table(self, view: AnyView) -> str:
+    def table_read(self, view: AnyView) -> str:
         """The table of a view's version that is read; that of the given one where it is kept."""
         live = self.live.current.get(view.name) if self._place is None else None
         return live.table if live else view.table
@@ -286,7 +257,9 @@ class PostgresViews:
                     # In one order everywhere, so that two updates never wait for each other.
                     for name in sorted(view.table for view in wanted):
                         await connection.execute(self._queries["lock_view"], f"{self._place or ''}{name}")
-                    rows = {view: await self._rows(connection, view, keys) for view, keys in wanted.items()}
+                    rows = {
+                        view: await self.read_rows(connection, view, keys) for view, keys in wanted.items()
+                    }
                     changes = change(rows)
                     await self._writer.store(connection, changes, advance, {**before, **rows})
                     if batch and isinstance(refused := await append(connection, batch), Conflict):
@@ -297,8 +270,11 @@ class PostgresViews:
 
         return await self._on_connection(work)
 
-    async def _rows(self, connection: Connection, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
-        table = self._table(view)
+    async def read_rows(
+        self, connection: Connection, view: AnyView, keys: Sequence[str]
+    ) -> Mapping[str, Any]:
+        """The rows of a view with these keys, on the caller's connection."""
+        table = self.table_read(view)
         if table not in self._types:
             raise self._away(self.live.current[view.name])
         found = await connection.fetch(self._placed(f"{table}_rows"), keys)
@@ -326,7 +302,7 @@ class PostgresViews:
         live.reads += 1
         try:
             found = await self._frozen()._at_once(read)
-            if elapsed() - live.seen_at > SURE_SECONDS:
+            if seconds_passed() - live.seen_at > SURE_SECONDS:
                 await self._see_kept()
             return found
         finally:
@@ -345,20 +321,6 @@ class PostgresViews:
                 return await read(PostgresMoment(connection, self._queries, self))
 
         return await self._on_connection(work)
-
-    async def read_rows(
-        self, connection: Connection, view: AnyView, keys: Sequence[str]
-    ) -> Mapping[str, Any]:
-        """The rows of a view with these keys, on its own connection."""
-        return await self._rows(connection, view, keys)
-
-    def text_of(self, query: str) -> str:
-        """The statement of a named query, for the builds that are read."""
-        return self._placed(self._live(query))
-
-    def table_read(self, view: AnyView) -> str:
-        """The name of the table that is read of a view."""
-        return self._table(view)
 
     async def commit(
         self,

@@ -19,6 +19,7 @@ from twinlog.model.times import timestamp
 from twinlog.rpc import Context, call_metadata
 from twinlog.rpc.dead_letter_groups import Group, in_groups
 from twinlog.rpc.logged_event import read_as
+from twinlog.rpc.moments import address_of
 from twinlog.rpc.paging import PageTokens
 from twinlog.rpc.payloads import decoded
 from twinlog.rpc.validation import Checks, normal_id
@@ -48,26 +49,22 @@ class DeadLetterService(DeadLetterServiceServicer):
     ) -> pb.ListDeadLettersResponse:
         checks = Checks()
         self._consumer(checks, "consumer", request.consumer)
-        size = checks.page_size("page_size", request.page_size)
         key = normal_id(request.key)
         filters = repr(("dead letters", request.consumer, key, request.error_type))
-        last = checks.page_token("page_token", request.page_token, self._pages, filters, (str, int))
+        page = checks.page(request, self._pages, filters, (str, int))
         checks.done()
         found = [
             one
             for one in await self._dead_letters.listed(request.consumer)
             if key in ("", one.key)
             and request.error_type in ("", one.letter.error_type)
-            and (last is None or (one.consumer.name, one.letter.position) > last)
+            and (page.last is None or _place(one) > page.last)
         ]
-        page = found[:size]
-        token = ""
-        if len(found) > size:
-            token = self._pages.issue(filters, (page[-1].consumer.name, page[-1].letter.position))
-        stored = await self._dead_letters.stored(page)
+        shown, token = page.of(found, _place)
+        stored = await self._dead_letters.stored(shown)
         return pb.ListDeadLettersResponse(
             dead_letters=[
-                _shown(one, record, parked) for one, (record, parked) in zip(page, stored, strict=True)
+                _shown(one, record, parked) for one, (record, parked) in zip(shown, stored, strict=True)
             ],
             next_page_token=token,
         )
@@ -98,7 +95,7 @@ class DeadLetterService(DeadLetterServiceServicer):
     ) -> pb.GetDeadLetterResponse:
         checks = Checks()
         self._consumer(checks, "consumer", request.consumer)
-        _address(checks, "address", request.address)
+        address_of(checks, "address", request.address)
         checks.done()
         one = (await self._at(request.consumer, request.address))[0]
         [(record, parked)] = await self._dead_letters.stored([one])
@@ -209,17 +206,15 @@ class DeadLetterService(DeadLetterServiceServicer):
         if by is None or not getattr(selection, by):
             checks.violate("selection", "is missing: give an address, an error_type, a key, or all: true")
         elif by == "address":
-            _address(checks, "selection.address", selection.address)
+            address_of(checks, "selection.address", selection.address)
 
     def _consumer(self, checks: Checks, field: str, consumer: str) -> None:
         if consumer and consumer not in self._dead_letters.consumers:
             checks.violate(field, f"is none of {', '.join(sorted(self._dead_letters.consumers))}")
 
 
-def _address(checks: Checks, field: str, address: str) -> None:
-    log, _, position = address.partition("/")
-    if not (log and position.isascii() and position.isdigit()):
-        checks.violate(field, "must be log/position, such as orders/17")
+def _place(one: Listed) -> tuple[str, int]:
+    return one.consumer.name, one.letter.position
 
 
 def _count(progress: pb.ReplayDeadLettersResponse, one: Listed, failure: Failure | None) -> None:

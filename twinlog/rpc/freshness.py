@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 from uuid import uuid4
 
+from twinlog.log.view_store import ViewStore
 from twinlog.model.errors import Unavailable
 from twinlog.model.view import Changes
 from twinlog.rpc import tokens
@@ -24,7 +25,7 @@ _KEYS = "orders"
 """What a message calls the keys of changed rows: 0.1.0 knew of no others than the shop's orders."""
 _LOOK_EVERY_SECONDS = 1.0
 _LOOKS_APART_SECONDS = 0.01
-"""At the least, so that no number of hints and of waiting queries costs more than 100 looks a second."""
+"""The least time between two looks: however many hints and queries there are, they cost 100 looks a second."""
 ANY = ""
 """What a watcher of no row in particular watches."""
 _MAX_KEYS_ANNOUNCED = 2_000
@@ -38,19 +39,9 @@ class Messages(Protocol):
 
     async def publish(self, subject: str, payload: bytes) -> None:
         """Sends to the present subscribers."""
-        ...
 
     async def subscribe(self, subject: str, *, cb: Callable[[Any], Awaitable[None]]) -> Any:
         """``cb`` gets each message; its bytes are ``data``."""
-        ...
-
-
-class Checkpoints(Protocol):
-    """A store of views that tells how far they are."""
-
-    async def checkpoints(self) -> Mapping[str, int]:
-        """The position up to which each consumer has projected its log."""
-        ...
 
 
 class ViewLagging(Unavailable):
@@ -116,7 +107,7 @@ class Freshness:
             self._advanced = asyncio.Event()
 
     def hinted(self, consumer: str, position: int, keys: Collection[str]) -> None:
-        """Has the checkpoints looked at if the hint, were it true, concerned a waiting query or a watched row."""
+        """Has the checkpoints looked at if the hint, true or not, is about a waiting query or a watched row."""
         log = self._logs.get(consumer)
         watched = self._watchers.keys() & {*keys, *([ANY, consumer] if log else [])} if self._watchers else ()
         self._maybe_changed.update(watched)
@@ -213,7 +204,7 @@ class Announcer:
     def __init__(
         self,
         messages: Messages,
-        store: Checkpoints,
+        store: ViewStore,
         freshness: Freshness,
         watched: Collection[str] | None = None,
     ) -> None:

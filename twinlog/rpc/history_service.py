@@ -9,12 +9,11 @@ from twinlog.log import cuts
 from twinlog.log.history import Cut, LogHistory
 from twinlog.log.ports import Log
 from twinlog.log.wire import to_wire
-from twinlog.model.event import known_stream
 from twinlog.model.times import timestamp
 from twinlog.rpc.context import Context
 from twinlog.rpc.inspection_relations import EventNotFound
-from twinlog.rpc.moments import moment_of, time_of
-from twinlog.rpc.peers import HasHistories, positions
+from twinlog.rpc.moments import moment_of, stream_of, time_of
+from twinlog.rpc.peers import Peers, positions
 from twinlog.rpc.validation import Checks
 from twinlog.v1 import history_service_pb2 as pb
 from twinlog.v1 import moment_pb2
@@ -28,7 +27,7 @@ _MOST_LOGS = 1_000
 class HistoryService(HistoryServiceServicer):
     """twinlog.v1.HistoryService."""
 
-    def __init__(self, log: Log, peers: HasHistories) -> None:
+    def __init__(self, log: Log, peers: Peers) -> None:
         self._log = log
         self._own = LogHistory(log)
         self._peers = peers
@@ -37,16 +36,14 @@ class HistoryService(HistoryServiceServicer):
         self, request: pb.ReadStreamRequest, context: Context
     ) -> AsyncIterator[pb.ReadStreamResponse]:
         checks = Checks()
-        type, _, id = request.stream.partition("/")
-        if not (type and id):
-            checks.violate("stream", "must be type/id, such as order/01890a5d-ac96-774b-bcce-b302099a8057")
+        stream = stream_of(checks, request.stream)
         after_id = _event_id(checks, request.after_event_id)
         if request.after_version < 0:
             checks.violate("after_version", f"must be 1 or more, or 0; it is {request.after_version}")
         upto = moment_of(checks, "upto", request.upto)
         checks.done()
         response, size = pb.ReadStreamResponse(), 0
-        async for events in self._own.events(known_stream((type, id)), upto, request.after_version, after_id):
+        async for events in self._own.events(stream, upto, request.after_version, after_id):
             for event in events:
                 response.events.append(to_wire(event))
                 size += len(event.payload) + 500
@@ -110,7 +107,7 @@ class HistoryService(HistoryServiceServicer):
         return cut
 
 
-async def cut_at(peers: HasHistories, log: str, position: int) -> Cut:
+async def cut_at(peers: Peers, log: str, position: int) -> Cut:
     """The cut with a position of a log. Raises HistoryOutOfReach, EventNotFound or Unavailable."""
     found = await (await peers.history(log)).place(position)
     if found.position < position or found.recorded_at is None:

@@ -18,14 +18,14 @@ from twinlog.log.transaction import Entry
 from twinlog.log.unreadable import Unreadable
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import NotFound
-from twinlog.model.event import Recorded, StreamId, known_stream
+from twinlog.model.event import Recorded, StreamId
 from twinlog.model.schema import Schema
 from twinlog.model.times import timestamp
 from twinlog.rpc.context import Context, time_left
 from twinlog.rpc.inspection import Inspected, Patience
 from twinlog.rpc.inspection_relations import correlated_events, trace
 from twinlog.rpc.logged_event import logged
-from twinlog.rpc.moments import moment_of, time_of
+from twinlog.rpc.moments import moment_of, stream_of, time_of
 from twinlog.rpc.saga_tables import saga_tables
 from twinlog.rpc.state_parts import Part, changes
 from twinlog.rpc.stream_states import MOST_STATES, shown, states
@@ -113,14 +113,13 @@ class InspectionService(InspectionServiceServicer):
 
     async def GetStream(self, request: pb.GetStreamRequest, context: Context) -> pb.GetStreamResponse:
         checks = Checks()
-        stream = _stream(checks, request.stream)
+        stream = stream_of(checks, request.stream)
         _one_moment(checks, request)
         since = moment_of(checks, "since", request.since) if request.HasField("since") else None
         most = MOST_STATES if request.with_states else _MOST_NEWEST
         newest = _bounded(checks, "newest", request.newest, _NEWEST, most)
         until = _until(checks, request)
         checks.done()
-        assert stream is not None
         upto = await self._upto(stream, request)
         response = pb.GetStreamResponse(stream=str(stream))
         try:
@@ -233,7 +232,8 @@ class InspectionService(InspectionServiceServicer):
 
 def _show(found: Entry | str, request: pb.GetStreamRequest, response: pb.GetStreamResponse) -> None:
     """Fills in a state, or why there is none. Raises ValidationFailed where it has no such part as is asked for."""
-    state, large = (found, ()) if isinstance(found, str) else shown(found, _part(request))
+    part = Part(request.entries_of, request.entries_after)
+    state, large = (found, ()) if isinstance(found, str) else shown(found, part)
     if isinstance(state, str):
         response.without_state = state
         return
@@ -258,11 +258,6 @@ def _until(checks: Checks, request: pb.GetStreamRequest) -> float | None:
         return None
     within = checks.age("state_within", request.state_within)
     return asyncio.get_running_loop().time() + within.total_seconds()
-
-
-def _part(request: pb.GetStreamRequest) -> Part:
-    """Which part of a large field is asked for."""
-    return Part(request.entries_of, request.entries_after)
 
 
 class _Reading:
@@ -315,7 +310,7 @@ def _filter(checks: Checks, request: pb.ReadLogRequest, schema: Schema) -> scan.
         if getattr(request, name) < 0:
             checks.violate(name, "must be a position: 1 or more, or 0")
     if "/" in request.stream:
-        _stream(checks, request.stream)
+        stream_of(checks, request.stream)
     return scan.Filter(
         request.stream,
         schema.stored_under(request.types),
@@ -324,14 +319,6 @@ def _filter(checks: Checks, request: pb.ReadLogRequest, schema: Schema) -> scan.
         time_of(checks, "since", request.since) if request.HasField("since") else None,
         time_of(checks, "until", request.until) if request.HasField("until") else None,
     )
-
-
-def _stream(checks: Checks, text: str) -> StreamId | None:
-    type, _, id = text.partition("/")
-    if not (type and id):
-        checks.violate("stream", "must be type/id, such as order/01890a5d-ac96-774b-bcce-b302099a8057")
-        return None
-    return known_stream((type, id))
 
 
 def _one_moment(checks: Checks, request: pb.GetStreamRequest) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from twinlog.log.past import Moment
-from twinlog.model.event import MOST_POSITION, MOST_VERSION
+from twinlog.model.event import MOST_POSITION, MOST_VERSION, StreamId, known_stream
 from twinlog.rpc.validation import Checks
 from twinlog.v1 import moment_pb2 as pb
 
@@ -58,6 +58,14 @@ def address_of(checks: Checks, field: str, given: str) -> tuple[str, int]:
         return log, position
     checks.violate(field, f"must be log/position, such as orders/17; a position is 1 to {MOST_POSITION:,}")
     return "", 0
+
+
+def stream_of(checks: Checks, given: str) -> StreamId:
+    """The stream of a request's field ``stream``, type/id."""
+    type, _, id = given.partition("/")
+    if not (type and id):
+        checks.violate("stream", "must be type/id, such as order/01890a5d-ac96-774b-bcce-b302099a8057")
+    return known_stream((type, id))
 
 
 def as_message(moment: Moment) -> pb.Moment:

@@ -32,22 +32,30 @@ _FORMS: Forms = {
 
 
 class Page:
-    """A page of a list, asked for: the rows are in the order of the positions that made them, the newest first."""
+    """A page of a list, asked for; by custom the rows are sorted by the positions that made them, newest first."""
 
     def __init__(self, pages: PageTokens, filters: str, size: int, last: Key | None) -> None:
-        """``last``: the position of the row that the page before ended with; None: it is the first page."""
         self._pages, self._filters, self._size = pages, filters, size
-        self.before = int(last[0]) if last else _MAX_INT
-        """Rows of this position and newer ones were on the pages before."""
+        self.last = last
+        """The sort key of the row that the page before ended with; None: it is the first page."""
         self.limit = size + 1
         """How many rows to read: one more than the page has tells that another one follows."""
 
-    def of(self, rows: Sequence[R], position: Callable[[R], int]) -> tuple[Sequence[R], str]:
-        """Those of the rows read that are on it, and the token of the next page; empty on the last."""
+    @property
+    def before(self) -> int:
+        """Where rows are sorted by position: those of this one and newer ones were on the pages before."""
+        return int(self.last[0]) if self.last else _MAX_INT
+
+    def of(self, rows: Sequence[R], key: Callable[[R], int | Key]) -> tuple[Sequence[R], str]:
+        """Those of the rows read that are on it, and the token of the next page; empty on the last.
+
+        ``key``: the position of a row, or its whole sort key.
+        """
         if len(rows) < self.limit:
             return rows, ""
         rows = rows[: self._size]
-        return rows, self._pages.issue(self._filters, (position(rows[-1]),))
+        last = key(rows[-1])
+        return rows, self._pages.issue(self._filters, last if isinstance(last, tuple) else (last,))
 
 
 class PageTokens:

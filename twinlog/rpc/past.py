@@ -14,7 +14,7 @@ from twinlog.model.event import StreamId
 from twinlog.model.schema import Schema
 from twinlog.model.view import View
 from twinlog.rpc.history_service import cut_at
-from twinlog.rpc.peers import HasHistories
+from twinlog.rpc.peers import Peers
 
 
 class HasPeers(Protocol):
@@ -24,9 +24,8 @@ class HasPeers(Protocol):
     schema: Schema
 
     @property
-    def peers(self) -> HasHistories:
+    def peers(self) -> Peers:
         """The services that it works with."""
-        ...
 
 
 class Past:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 import grpc
@@ -34,22 +34,6 @@ class HistoryOutOfReach(FailedPrecondition):
     """The history of log {log} cannot be asked: {why}."""
 
     reason = "HISTORY_OUT_OF_REACH"
-
-
-class HasHistories(Protocol):
-    """The histories of the logs of services that work together; a service's ``peers`` are."""
-
-    async def history(self, log: str) -> History:
-        """That of a log. Raises HistoryOutOfReach."""
-        ...
-
-    async def histories(self) -> Mapping[str, History]:
-        """All, by log. Raises HistoryOutOfReach."""
-        ...
-
-    async def ask(self, log: str, stub: type, method: str, request: Message, seconds: float) -> Any:
-        """What a method of the service that has a log answers; None where it finds no such thing."""
-        ...
 
 
 class Peers:

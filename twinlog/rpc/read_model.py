@@ -88,17 +88,15 @@ class Subscribes(Protocol):
 
     name: str
     schema: Schema
-    messages: Any
+    messages: Messages
     read_models: list[Collection[str]]
     """Of each read model, the names of the consumers that are to feed it."""
 
     def subscribe(self, *subscribers: Any, linger_seconds: float = 0.0) -> None:
         """Has a consumer handle a log's events."""
-        ...
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Runs a task."""
-        ...
 
 
 class ReadModel:
@@ -140,12 +138,11 @@ class ReadModel:
         self._views = views
         self._logs = {".".join(filter(None, (service.name, name, log))): log for log in views}
         service.read_models.append(self._logs)
-        messages: Messages = service.messages
         self.freshness = Freshness(self._logs, self._is_changing)
         self._watches: dict[AnyView, Watches] = {}
         chosen = self._noted(watched)
         names = None if watched is None else {view.name for view in chosen}
-        self._announcer = Announcer(messages, store, self.freshness, names)
+        self._announcer = Announcer(service.messages, store, self.freshness, names)
         self.committed = self._announcer.committed
         """The ``on_commit`` of a projection that is subscribed apart from this read model."""
         if isinstance(store, RebuildableStore):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -10,6 +10,11 @@ Registration = tuple[Any, Callable[[Any, Any], None], str]
 """A servicer, the generated function that adds it to a server, and the service's full name."""
 
 _GENERATED, _SERVICER = "_pb2_grpc", "Servicer"
+
+
+def registered(servicers: Sequence[object]) -> Sequence[Registration]:
+    """How they are added to a server; what is no servicer stays as it is."""
+    return [each for one in servicers for each in registrations(one)]
 
 
 def registrations(served: Any) -> Iterator[Registration]:

@@ -16,7 +16,7 @@ from twinlog.model.saga_list import ANY, NOT_ENDED, ChosenSagas, SagaRow
 from twinlog.rpc.context import Context, time_left
 from twinlog.rpc.moments import moment_of
 from twinlog.rpc.owners import Owners
-from twinlog.rpc.paging import PageTokens
+from twinlog.rpc.paging import Page, PageTokens
 from twinlog.rpc.saga_counts import SagaCounts
 from twinlog.rpc.saga_mapping import listed
 from twinlog.rpc.saga_operations import FindSagas, FoundSaga, Order, SagaOperations
@@ -45,20 +45,15 @@ class SagaService(SagaServiceServicer):
     async def ListSagas(self, request: pb.ListSagasRequest, context: Context) -> pb.ListSagasResponse:
         checks = Checks()
         chosen = self._chosen(checks, "filter", request.filter, NOT_ENDED if request.not_ended else ANY)
-        size = checks.page_size("page_size", request.page_size)
         asked = request.filter.SerializeToString(deterministic=True)
         order = (request.oldest_first, request.not_ended)
         filters = repr(("sagas", asked, *(order if any(order) else ())))
-        last = checks.page_token("page_token", request.page_token, self._pages, filters, (int,))
+        page = checks.page(request, self._pages, filters)
         if request.oldest_first and not isinstance(self._list, SagasFromTheOldest):
             checks.violate("oldest_first", "is not known to the list that this service keeps of its sagas")
         checks.done()
-        rows = await self._page(request, chosen, int(last[0]) if last else None, size + 1)
-        more = len(rows) > size
-        return pb.ListSagasResponse(
-            sagas=map(listed, rows[:size]),
-            next_page_token=self._pages.issue(filters, (rows[size - 1].started_position,)) if more else "",
-        )
+        rows, token = page.of(await self._rows(request, chosen, page), lambda row: row.started_position)
+        return pb.ListSagasResponse(sagas=map(listed, rows), next_page_token=token)
 
     async def CountSagas(self, request: pb.CountSagasRequest, context: Context) -> pb.CountSagasResponse:
         checks = Checks()
@@ -76,12 +71,10 @@ class SagaService(SagaServiceServicer):
             ]
         )
 
-    async def _page(
-        self, request: pb.ListSagasRequest, chosen: ChosenSagas, last: int | None, size: int
-    ) -> Sequence[SagaRow]:
+    async def _rows(self, request: pb.ListSagasRequest, chosen: ChosenSagas, page: Page) -> Sequence[SagaRow]:
         if request.oldest_first and isinstance(self._list, SagasFromTheOldest):
-            return await self._list.oldest(chosen, last or 0, size)
-        return await self._list.page(chosen, NEWEST if last is None else last, size)
+            return await self._list.oldest(chosen, page.before if page.last else 0, page.limit)
+        return await self._list.page(chosen, page.before if page.last else NEWEST, page.limit)
 
     async def GetSaga(self, request: pb.GetSagaRequest, context: Context) -> pb.GetSagaResponse:
         checks = Checks()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from twinlog.consume.projection import Projection
 from twinlog.consume.view_builds import Declared, ViewBuilds
 from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
 from twinlog.log.view_build import Build
@@ -44,13 +45,6 @@ class Shown(NamedTuple):
     def ready(self) -> bool:
         """Whether it is nearly as far as the streams."""
         return bool(self.standings) and all(each.ahead <= NEAR for each in self.standings)
-
-
-class Wants(Protocol):
-    """What a consumer is sent."""
-
-    types: Sequence[str]
-    routing_key: str
 
 
 class ShownBuilds:
@@ -98,7 +92,7 @@ class ShownBuilds:
         """How far one is now."""
         stands = await declared.store.checkpoints()
         standings = [
-            await self._standing(projection.source, consumer, stands.get(consumer, 0), projection)
+            await self._standing(projection, consumer, stands.get(consumer, 0))
             for projection, _ in declared.feeding(build.version)
             for consumer in [declared.consumers(build)[projection.source]]
         ]
@@ -107,7 +101,8 @@ class ShownBuilds:
         rows = None if build.dropped else await declared.store.count_rows(build, build.table)
         return Shown(build, table, build.version not in declared.versions, standings, rate, rows)
 
-    async def _standing(self, log: str, consumer: str, position: int, projection: Wants) -> Standing:
+    async def _standing(self, projection: Projection, consumer: str, position: int) -> Standing:
+        log = projection.source
         twin, problem = self._twin(log), self._builds.problem_of(consumer)
         head = ahead = position
         try:

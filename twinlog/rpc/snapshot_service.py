@@ -44,16 +44,12 @@ class SnapshotService(SnapshotServiceServicer):
     ) -> pb.ListSnapshotsResponse:
         checks = Checks()
         type, id = _stream(checks, request.stream, required=False)
-        size = checks.page_size("page_size", request.page_size)
-        filters = f"snapshots/{request.stream}"
-        last = checks.page_token("page_token", request.page_token, self._pages, filters, (str, str, int))
+        page = checks.page(request, self._pages, f"snapshots/{request.stream}", (str, str, int))
         checks.done()
-        after = KeptKey(str(last[0]), str(last[1]), int(last[2])) if last else KeptKey()
-        found = await self._store.kept(type, id, after, size + 1)
-        token = ""
-        if len(found) > size:
-            token = self._pages.issue(filters, (*found[size - 1].stream, found[size - 1].version))
-        return pb.ListSnapshotsResponse(snapshots=map(self._shown, found[:size]), next_page_token=token)
+        after = KeptKey(str(page.last[0]), str(page.last[1]), int(page.last[2])) if page.last else KeptKey()
+        found = await self._store.kept(type, id, after, page.limit)
+        kept, token = page.of(found, lambda each: (*each.stream, each.version))
+        return pb.ListSnapshotsResponse(snapshots=map(self._shown, kept), next_page_token=token)
 
     async def DropSnapshots(
         self, request: pb.DropSnapshotsRequest, context: Context

@@ -56,7 +56,7 @@ def told(aggregate: AnyAggregate, state: Any, part: Part = FIRST) -> Told:
     for name, value in _fields(state):
         if len(value) > MOST_ENTRIES:
             large[name] = _large(name, len(value), part)
-            cut[name] = _entries(value, large[name].after, MOST_ENTRIES)
+            cut[name] = _entries(value, large[name].after)
             large[name].told = len(cut[name])
         elif isinstance(value, UuidMap):
             cut[name] = dict(value.items())
@@ -104,14 +104,15 @@ def _large(path: str, entries: int, part: Part) -> pb.LargeField:
     )
 
 
-def _entries(value: Any, after: int, most: int) -> Any:
+def _entries(value: Any, after: int) -> Any:
+    upto = after + MOST_ENTRIES
     if isinstance(value, UuidMap):
-        return value.part(after, most)
+        return value.part(after, MOST_ENTRIES)
     if isinstance(value, HashTrieMap):  # its own order is another one in each map with the same entries
-        return {key: value[key] for key in sorted(value, key=str)[after : after + most]}
+        return {key: value[key] for key in sorted(value, key=str)[after:upto]}
     if isinstance(value, dict):
-        return dict(islice(value.items(), after, after + most))
-    return value[after : after + most]
+        return dict(islice(value.items(), after, upto))
+    return value[after:upto]
 
 
 def _differing(before: Any, after: Any) -> Sequence[Any]:
@@ -172,7 +173,7 @@ def _cut(value: Any, part: Part, done: Mapping[str, Any], path: str = "") -> Ite
         at = f"{path}.{name}" if path else str(name)
         if len(each) > MOST_ENTRIES and at not in done:
             field = _large(at, len(each), part)
-            value[name] = each = _entries(each, field.after, MOST_ENTRIES)
+            value[name] = each = _entries(each, field.after)
             field.told = len(each)
             yield field
             yield from _cut(each, part, done, at)

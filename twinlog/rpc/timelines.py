@@ -22,7 +22,6 @@ class Told(Protocol):
     @property
     def causation_id(self) -> str:
         """The address of its cause, as log/position, where that is an event."""
-        ...
 
 
 E = TypeVar("E", bound=Told)

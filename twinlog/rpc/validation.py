@@ -163,11 +163,11 @@ class Checks:
             self._violations |= wrong.violations
             return None
 
-    def page(self, request: Any, pages: PageTokens, filters: str) -> Page:
+    def page(self, request: Any, pages: PageTokens, filters: str, shape: tuple[type, ...] = (int,)) -> Page:
         """The page that ``page_size`` and ``page_token`` of a request ask for; ``filters`` names the query and its
-        filters, which every page of it has."""
+        filters, which every page of it has; ``shape``: the types of the rows' sort keys."""
         size = self.page_size("page_size", request.page_size)
-        last = self.page_token("page_token", request.page_token, pages, filters, (int,))
+        last = self.page_token("page_token", request.page_token, pages, filters, shape)
         return Page(pages, filters, size, last)
 
     def consistency_token(self, field: str, value: str, logs: Collection[str]) -> dict[str, int]:

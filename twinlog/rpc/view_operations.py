@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import structlog
 
@@ -16,6 +16,7 @@ from twinlog.log.view_builds import Comparison, RebuildUnderWay, SetAsideMeanwhi
 from twinlog.log.view_store import NotingViewStore, ViewMoment
 from twinlog.model.errors import Unavailable
 from twinlog.model.row_changes import Crossing
+from twinlog.rpc.freshness import Messages
 from twinlog.rpc.shown_builds import NEAR, Shown, ShownBuilds
 from twinlog.rpc.view_comparison import EXAMPLES, at_the_same, comparison_of, in_words
 from twinlog.rpc.view_refusals import (
@@ -40,18 +41,10 @@ _MOST_DIFFERING = 10_000
 """Rows that are looked at again, since they may only lag."""
 
 
-class Publishes(Protocol):
-    """Sends short messages, which may get lost."""
-
-    async def publish(self, subject: str, payload: bytes) -> None:
-        """Sends to all current subscribers."""
-        ...
-
-
 class ViewOperations:
     """The operations."""
 
-    def __init__(self, builds: ViewBuilds, twin: Callable[[str], Twin], messages: Publishes) -> None:
+    def __init__(self, builds: ViewBuilds, twin: Callable[[str], Twin], messages: Messages) -> None:
         self._builds = builds
         self._shows = ShownBuilds(builds, twin)
         self._messages = messages

@@ -18,7 +18,7 @@ from twinlog.postgres.identity import identity
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.named_queries import QUERIES
 from twinlog.postgres.repair import databases, followers, opened
-from twinlog.service.export import only_database, require
+from twinlog.service.export import database_of
 
 
 class Stream(Enum):
@@ -64,8 +64,7 @@ async def archive_log(options: ArchiveOptions, say: Callable[[str], None]) -> Ar
     zstd()
     url = lasting(options.url)
     began = time.monotonic()
-    database = options.database or await only_database(options.postgres_url, options.log)
-    await require(options.postgres_url, database)
+    database = await database_of(options.log, options.postgres_url, options.database)
     async with opened(options.postgres_url, database) as pool:
         own = await identity(pool)
         if own is None:

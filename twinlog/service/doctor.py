@@ -50,9 +50,7 @@ async def examine(services: Sequence[ServiceSpec], mains: Mapping[str, Main] = {
 
     ``mains``: their programs, by the names of the services; wiring is checked of these.
     """
-    settings = _settings(services)
-    findings = [finding for finding in settings if isinstance(finding, Finding)]
-    loaded = [pair for pair in settings if not isinstance(pair, Finding)]
+    findings, loaded = _settings(services)
     if not loaded:
         return findings
     async with AsyncExitStack() as stack:
@@ -83,20 +81,20 @@ async def _seen(spec: ServiceSpec, settings: Settings) -> AsyncIterator[Seen]:
         yield Seen(spec, settings, pool)
 
 
-_Loaded = tuple[ServiceSpec | None, Settings]
-
-
-def _settings(services: Sequence[ServiceSpec]) -> list[Finding | _Loaded]:
-    found: list[Finding | _Loaded] = []
+def _settings(
+    services: Sequence[ServiceSpec],
+) -> tuple[list[Finding], list[tuple[ServiceSpec | None, Settings]]]:
+    """What is found of them, and those that can be loaded."""
+    findings, loaded = [], list[tuple[ServiceSpec | None, Settings]]()
     everybody: Sequence[ServiceSpec | None] = services or [None]
     for spec in everybody:
         subject = f"settings of {spec.name}" if spec else "settings"
         try:
-            found.append((spec, load(spec.settings if spec else Settings)))
-            found.append(Finding(subject, State.OK, "complete and well-formed"))
+            loaded.append((spec, load(spec.settings if spec else Settings)))
+            findings.append(Finding(subject, State.OK, "complete and well-formed"))
         except ConfigurationError as error:
-            found.append(Finding(subject, State.SETTING, str(error)))
-    return found
+            findings.append(Finding(subject, State.SETTING, str(error)))
+    return findings, loaded
 
 
 async def _nats(
@@ -126,11 +124,8 @@ async def _stream(
     except TwinDamaged as error:
         return Finding(subject, State.WRONG, str(error))
     if state.holes:
-        return Finding(
-            subject,
-            State.WRONG,
-            f"{state.holes} of its messages are missing; a running service makes it anew",
-        )
+        what = f"{state.holes} of its messages are missing; a running service makes it anew"
+        return Finding(subject, State.WRONG, what)
     return Finding(subject, State.OK, f"events {state.first} to {state.last}")
 
 
@@ -153,17 +148,7 @@ async def _program(seen: Seen, main: Main | None, client: NatsClient | None) -> 
 
     @asynccontextmanager
     async def stand_in(_spec: ServiceSpec, its: Settings) -> AsyncIterator[Service]:
-        start = seen.start
-        made.append(
-            Rehearsed(
-                spec,
-                its,
-                PostgresLog(seen.pool, spec.log),
-                twin,
-                kept_consumers=start.consumers if start else None,
-                kept_views=start.views if start else None,
-            )
-        )
+        made.append(Rehearsed(spec, its, PostgresLog(seen.pool, spec.log), twin, seen.start))
         yield made[0]
 
     left_out = (ADDRESS,) if client else (ADDRESS, STREAMS)
@@ -213,14 +198,9 @@ async def _wired(spec: ServiceSpec, main: Main, stand_in: StandIn) -> list[Findi
     try:
         await rehearse(main, stand_in)
     except TimeoutError:
-        return [
-            Finding(
-                subject,
-                State.WRONG,
-                f"main did not come to its end within {WIRED_SECONDS:g} s; let it do nothing but wire, and end with "
-                "service.serve(…) or shutdown.wait()",
-            )
-        ]
+        late = f"main did not come to its end within {WIRED_SECONDS:g} s"
+        way_out = "let it do nothing but wire, and end with service.serve(…) or shutdown.wait()"
+        return [Finding(subject, State.WRONG, f"{late}; {way_out}")]
     except TwinlogError as error:
         return [Finding(subject, state_of(error), " ".join(str(error).split()))]
     except Exception as error:  # whatever the project's own code raises

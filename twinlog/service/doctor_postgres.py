@@ -14,14 +14,14 @@ from twinlog.log.installation import Identity, named
 from twinlog.model.errors import ConfigurationError, WrongSetting
 from twinlog.postgres.archive import Fetch
 from twinlog.postgres.connection import Pool
-from twinlog.postgres.database import CONNECT_SECONDS, HAS_SCHEMA, check, connect, is_missing
+from twinlog.postgres.database import CONNECT_SECONDS, HAS_SCHEMA, check, connect, connected, is_missing
 from twinlog.postgres.identity import identity_in, only
 from twinlog.postgres.indexes import astray
 from twinlog.postgres.log import head_astray
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.migrations import pending
 from twinlog.postgres.trial import Columns, NotTried, columns_after
-from twinlog.postgres.urls import address_of, database_of, database_url, parted
+from twinlog.postgres.urls import address_of, database_of, database_url, entry_url, parted
 from twinlog.service.doctor_findings import SEARCH_SECONDS, Finding, State, held, state_of
 from twinlog.service.settings import Settings
 from twinlog.service.spec import ServiceSpec
@@ -70,12 +70,8 @@ async def service_database(settings: Settings, seen: Seen | None) -> AsyncIterat
                 if finding.state is State.NOTE:
                     yield await _tried(connection, packages, seen)
             seen.identity = await identity_in(connection)
-            whose = (
-                f"belongs to installation {seen.identity.installation}"
-                if seen.identity
-                else "belongs to nobody yet"
-            )
-            yield Finding(subject, State.OK, f"it {whose}")
+            whose = f"installation {seen.identity.installation}" if seen.identity else "nobody yet"
+            yield Finding(subject, State.OK, f"it belongs to {whose}")
             if await pending(connection, _KERNEL):
                 if await connection.fetchval(_HAS_LOG):
                     what = "what is stored is compared once Twinlog's own migrations are applied"
@@ -125,22 +121,15 @@ async def keys_database(server: str, database: str) -> AsyncIterator[Finding]:
 
 
 async def _not_there(server: str, subject: str) -> Finding:
-    connection = await connect(
-        server if database_of(server) else database_url(server, "postgres"), timeout=CONNECT_SECONDS
-    )
-    try:
+    async with connected(entry_url(server)) as connection:
         may = await connection.fetchval(
             "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user"
         )
-    finally:
-        await connection.close()
     if may:
         return Finding(subject, State.NOTE, "it is not there yet; the service makes it when it starts")
-    return Finding(
-        subject,
-        State.WRONG,
-        "it is not there, and this user may not create it: create it, or grant CREATEDB; a pooler has to know it too",
-    )
+    what = "it is not there, and this user may not create it"
+    way_out = "create it, or grant CREATEDB; a pooler has to know it too"
+    return Finding(subject, State.WRONG, f"{what}: {way_out}")
 
 
 def _clock(subject: str, told: datetime) -> Finding:
@@ -148,12 +137,8 @@ def _clock(subject: str, told: datetime) -> Finding:
     if abs(ahead) <= _TOLERATED_SECONDS:
         return Finding("clock", State.OK, f"this machine's agrees with that of {subject}")
     direction = "ahead of" if ahead > 0 else "behind"
-    return Finding(
-        "clock",
-        State.WRONG,
-        f"this machine's is {abs(ahead):.1f} s {direction} that of {subject}, which decides; "
-        "have one of them set (NTP)",
-    )
+    what = f"this machine's is {abs(ahead):.1f} s {direction} that of {subject}, which decides"
+    return Finding("clock", State.WRONG, f"{what}; have one of them set (NTP)")
 
 
 _MAY_CREATE = "SELECT current_schema() IS NOT NULL AND has_schema_privilege(current_schema(), 'CREATE')"
@@ -169,17 +154,10 @@ async def _schema(
     if not names:
         yield Finding(subject, State.OK, "its tables are those of this program")
     elif await connection.fetchval(_MAY_CREATE_SCHEMA if missing else _MAY_CREATE):
-        yield Finding(
-            subject,
-            State.NOTE,
-            f"the service applies at its start: {', '.join(names)}",
-        )
+        yield Finding(subject, State.NOTE, f"the service applies at its start: {', '.join(names)}")
     else:
-        yield Finding(
-            subject,
-            State.WRONG,
-            f"this user may not set up the tables ({', '.join(names)}); use the owner of the database",
-        )
+        what = f"this user may not set up the tables ({', '.join(names)}); use the owner of the database"
+        yield Finding(subject, State.WRONG, what)
 
 
 async def _tried(connection: asyncpg.Connection, packages: Sequence[str], seen: Seen) -> Finding:

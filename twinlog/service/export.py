@@ -78,8 +78,7 @@ async def export_log(options: Options, say: Say = lambda _line: None) -> Done:
     """
     zstd()
     began = time.monotonic()
-    database = options.database or await only_database(options.postgres_url, options.log)
-    await require(options.postgres_url, database)
+    database = await database_of(options.log, options.postgres_url, options.database)
     async with opened(options.postgres_url, database) as pool:
         log = PostgresLog(pool, options.log)
         own = await identity(pool)
@@ -111,25 +110,23 @@ async def import_file(options: Options, say: Say = lambda _line: None) -> Done:
     return Done(options.log, database, made.events, made.resumed, size, found.seal.digest.hex(), seconds)
 
 
-async def only_database(postgres_url: str, log: str) -> str:
-    """The database of the server that holds a log, where there is one only. Raises ConfigurationError."""
+async def database_of(log: str, postgres_url: str, asked: str) -> str:
+    """The database of a log: the one that is asked for or, where none is, the only one of the server that has a log.
+
+    Raises ConfigurationError.
+    """
     found = await databases(postgres_url)
+    if asked in found:
+        return asked
+    names = ", ".join(found)
+    if asked:
+        raise ConfigurationError(
+            f"There is no database {asked} with a log on this server; it has {names or 'none'}"
+        )
     if len(found) == 1:
         return found[0]
-    said = (
-        f"those of this server that have a log: {', '.join(found)}"
-        if found
-        else "none of this server has a log"
-    )
+    said = f"those of this server that have a log: {names}" if found else "none of this server has a log"
     raise ConfigurationError(f"Say which database log {log} is in, with --database NAME; {said}")
-
-
-async def require(postgres_url: str, database: str) -> None:
-    """Raises ConfigurationError where a server has no database of that name with a log."""
-    if database not in (found := await databases(postgres_url)):
-        raise ConfigurationError(
-            f"There is no database {database} with a log on this server; it has {', '.join(found) or 'none'}"
-        )
 
 
 @contextmanager

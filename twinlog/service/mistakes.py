@@ -28,46 +28,19 @@ from twinlog.model.personal import has_own, personal_fields
 from twinlog.model.policies import Policies
 from twinlog.model.routing import may_have_routing_key
 from twinlog.model.saga_aggregate import SagaAggregate
+from twinlog.model.saga_list import SAGA_INSTANCES
 from twinlog.model.saga_table import Saga
 from twinlog.model.schema import Schema
 from twinlog.model.view import AnyView, View, unchanged
+from twinlog.postgres.indexes import INDEXES
 
 if TYPE_CHECKING:
     from twinlog.rpc import Registration
 
 OWN_WORK = ("relay", "timers", "requests")
 """The leases of a service's own tasks."""
-OWN_TABLES = {
-    "archived_ranges",
-    "archived_streams",
-    "causal_marks",
-    "chain",
-    "checkpoints",
-    "declarations",
-    "erased_subjects",
-    "events",
-    "given_up_events",
-    "imported_checkpoints",
-    "kept_rows",
-    "kept_snapshots",
-    "leases",
-    "log_head",
-    "log_identity",
-    "log_imports",
-    "page_token_secret",
-    "requests",
-    "saga_tables",
-    "schema_functions",
-    "schema_migrations",
-    "snapshots",
-    "timers",
-    "trimmed_stream",
-    "unlinked",
-    "view_builds",
-    "view_changes",
-    "view_crossings",
-}
-"""Tables that every log has beside the views of its service."""
+OWN_TABLES = {each.table for each in INDEXES} - {SAGA_INSTANCES.table} | {"given_up_events"}
+"""Tables that every log has beside the views of its service; one has no index."""
 LOG_NAME = re.compile("[a-z][a-z0-9_]*")
 _PARTS = (
     (("decide",), ("the state", "a command or event"), True),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from datetime import timedelta
 from functools import partial
@@ -185,7 +185,8 @@ async def _opened(
             )
             service.settings = settings
             shutdown.dump.add(lambda: parts_of(service))
-            async with service.running(), _told(metrics, service, settings.metrics_address):
+            told = metrics.served(service, settings.metrics_address) if metrics else nullcontext()
+            async with service.running(), told:
                 service.start("clock", clock.run())
                 yield service
                 stop_waiting(own.pool)
@@ -272,16 +273,6 @@ def observed(metrics: Metrics | None) -> Observed:
     if metrics is None:
         return Observed()
     return Observed(metrics.log, [metrics.call], [metrics.consumer], metrics.refused)
-
-
-@asynccontextmanager
-async def _told(metrics: Metrics | None, service: Service, address: str) -> AsyncIterator[None]:
-    """Serves metrics inside the block, if there are any."""
-    if metrics is None:
-        yield
-        return
-    async with metrics.served(service, address):
-        yield
 
 
 class _Messages:

@@ -13,8 +13,6 @@ from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
-from twinlog.consume.kept_views import KeptViews
-from twinlog.log.declarations import KeptConsumers
 from twinlog.log.lease import ALWAYS_HELD
 from twinlog.log.system import RandomIds, SystemClock
 from twinlog.log.twin import Twin
@@ -29,6 +27,7 @@ from twinlog.service.runtime import Main, Shutdown
 from twinlog.service.service import Service
 from twinlog.service.settings import Settings
 from twinlog.service.spec import ServiceSpec
+from twinlog.service.start import Start
 
 WIRED_SECONDS = 15.0
 
@@ -102,10 +101,9 @@ class Rehearsed(Service):
         settings: Settings,
         log: PostgresLog,
         twin: Callable[[str], Twin],
-        *,
-        kept_consumers: KeptConsumers | None = None,
-        kept_views: KeptViews | None = None,
+        start: Start | None = None,
     ) -> None:
+        """``start``: what the start of its programs is compared with; None: its tables are not there."""
         super().__init__(
             spec.name,
             log,
@@ -117,8 +115,8 @@ class Rehearsed(Service):
                 on_crash=lambda _task, _error: None,
                 saga_list=PostgresSagaList(log),
                 endpoint=endpoint(spec, settings),
-                kept_consumers=kept_consumers,
-                kept_views=kept_views,
+                kept_consumers=start.consumers if start else None,
+                kept_views=start.views if start else None,
             ),
             schema=spec.schema,
             aggregates=spec.aggregates,

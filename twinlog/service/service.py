@@ -5,13 +5,7 @@ Leaving :meth:`Service.running` undoes it in order: cursors and timers → write
 
 from __future__ import annotations
 
-from collections.abc import (
-    AsyncIterator,
-    Collection,
-    Coroutine,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
@@ -27,7 +21,6 @@ from twinlog.consume.policies import PolicyConsumer
 from twinlog.consume.projection import Projection
 from twinlog.consume.view_builds import SUBJECT as VIEWS_SWITCHED
 from twinlog.consume.view_builds import Kept, ViewBuilds
-from twinlog.log.declarations import EFFECTS, POLICIES
 from twinlog.log.history import LogHistory
 from twinlog.log.ports import Log
 from twinlog.log.retention import KEPT
@@ -40,7 +33,6 @@ from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.policies import Policies
 from twinlog.model.saga_aggregate import SagaAggregate
 from twinlog.model.saga_list import SAGA_INSTANCES, SHOWN
-from twinlog.model.saga_routing import saga_policies
 from twinlog.model.schema import Schema
 from twinlog.rpc import Commands, PageTokens, Registration, SagaOperations, serve
 from twinlog.rpc import Middleware as RpcMiddleware
@@ -51,7 +43,7 @@ from twinlog.rpc.inspection import Inspected
 from twinlog.rpc.inspection_service import InspectionService
 from twinlog.rpc.owners import Owners
 from twinlog.rpc.peers import Peers
-from twinlog.rpc.registrations import registrations
+from twinlog.rpc.registrations import registered
 from twinlog.rpc.saga_service import SagaService
 from twinlog.rpc.snapshot_service import SnapshotService
 from twinlog.rpc.view_operations import ViewOperations
@@ -63,15 +55,10 @@ from twinlog.service.feeding import Feeding
 from twinlog.service.identity import needs_identity
 from twinlog.service.own_log import OwnLog
 from twinlog.service.starting import waited_for
+from twinlog.service.subscribing import Subscriber, acting, with_policies_of_sagas
 
 _LIST_LINGER_SECONDS = 0.25
 """The pause between batches of the list of sagas: it is for operators, and no saga waits for it."""
-
-
-class UndeclaredSaga(ConfigurationError):
-    """Saga {saga} is no aggregate of {service}, so its deadlines would never come: add it to the spec's aggregates."""
-
-    reason = "UNDECLARED_SAGA"
 
 
 class Service:
@@ -196,9 +183,7 @@ class Service:
                         self.let_go()
                 await self._own.drain()
 
-    def subscribe(
-        self, *subscribers: Policies | Effects | SagaAggregate | Consumer, linger_seconds: float = 0.0
-    ) -> None:
+    def subscribe(self, *subscribers: Subscriber, linger_seconds: float = 0.0) -> None:
         """Handles the events of a log as they come: by policies, effects or a saga, or by a consumer such as a
         projection.
 
@@ -212,7 +197,7 @@ class Service:
         down.
         """
         mistakes.refuse([*mistakes.in_subscribers(subscribers, linger_seconds, self._ended)], self.name)
-        asked = self._with_policies_of_sagas(subscribers)
+        asked = with_policies_of_sagas(subscribers, self.name, self.sagas, self.clock)
         # A table that is wrong by itself makes no consumer.
         mistakes.refuse([*mistakes.in_tables(asked, self.schema, self.signals)], self.name)
         made = [self._consumer(one) for one in asked]
@@ -234,12 +219,7 @@ class Service:
         wrong += mistakes.in_read_models(self.read_models, self._consumers)
         mistakes.refuse(wrong, self.name)
         if kept := self.environment.kept_consumers:
-            kept.refuse_renamed(self._acting())
-
-    def _acting(self) -> dict[tuple[str, str], str]:
-        """The logs of its policies and effects, by kind and name."""
-        kinds = {PolicyConsumer: POLICIES, EffectConsumer: EFFECTS}
-        return {(kind, each.name): each.source for each in self._consumers if (kind := kinds.get(type(each)))}
+            kept.refuse_renamed(acting(self._consumers))
 
     def _consumer(self, asked: Policies | Effects | Consumer) -> Consumer:
         if isinstance(asked, Policies):
@@ -268,7 +248,7 @@ class Service:
             with suppress(Unavailable):
                 await environment.kept_views.keep()
         if environment.kept_consumers:
-            await environment.kept_consumers.keep(self._acting())
+            await environment.kept_consumers.keep(acting(self._consumers))
         held, self._held = self._held or [], None
         for among, name, work in held:
             among.start(name, work)
@@ -304,13 +284,8 @@ class Service:
             *views,
         ]
         environment, endpoint = self.environment, self.environment.endpoint
-        parts = self.inspected.parts = [
-            self.relay,
-            self.lineage,
-            self.writer,
-            *self.watched,
-            self.view_builds,
-        ]
+        parts: list[Watched] = [self.relay, self.lineage, self.writer, *self.watched, self.view_builds]
+        self.inspected.parts = parts
         async with serve(
             [*services, *registered(for_operators)],
             address=endpoint.address,
@@ -413,24 +388,6 @@ class Service:
         cursor = self._feeding.follow(consumer, linger, batch).cursor
         self.start(consumer.name, cursor.run())
         return cursor
-
-    def _with_policies_of_sagas(
-        self, subscribers: Sequence[Policies | Effects | SagaAggregate | Consumer]
-    ) -> Sequence[Policies | Effects | Consumer]:
-        found: list[Policies | Effects | Consumer] = []
-        for subscriber in subscribers:
-            if not isinstance(subscriber, SagaAggregate):
-                found.append(subscriber)
-                continue
-            if subscriber.name not in {each.name for each in self.sagas}:
-                raise UndeclaredSaga(saga=subscriber.newest.name, service=self.name)
-            found += saga_policies(subscriber, self.name, self.clock)
-        return found
-
-
-def registered(servicers: Sequence[object]) -> Sequence[Registration]:
-    """How they are added to a server; what is no servicer stays as it is."""
-    return [each for one in servicers for each in registrations(one)]
 
 
 def _in_memory(log: Log) -> SagaListStore:
