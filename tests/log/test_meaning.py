@@ -18,6 +18,7 @@ from stack.topology import ROOT
 from tests.dead_letters.journal import Row, Source
 from tests.kernel.batches import batch, counter
 from tests.virtual_time import in_virtual_time
+from tests.waiting import until
 from twinlog import ConfigurationError, PostgresViews, Unavailable
 from twinlog.jetstream import meaning as jetstream
 from twinlog.log.ports import ReadRequest, Snapshot
@@ -361,6 +362,26 @@ async def test_only_a_new_session_may_find_a_server_that_writes() -> None:
 
 
 # --- at start ---
+
+
+async def test_a_start_that_gets_no_answer_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(connection, "_RETRY_FIRST_SECONDS", 0.0001)
+    locked, fails = asyncio.Event(), [Unavailable("away")]
+
+    async def attempt() -> str:
+        await locked.wait()
+        if fails:
+            raise fails.pop()
+        return "up"
+
+    with capture_logs() as said:
+        starting = asyncio.create_task(until_available("migrations", attempt))
+        await until(lambda: bool(said))
+        locked.set()
+        assert await starting == "up"
+    assert [line["event"] for line in said] == ["postgres.waiting", "postgres.available"]
+    assert "somebody holds a lock" in said[0]["why"]
 
 
 @pytest.mark.parametrize("step", ["connecting", "creating", "checking", "migrating"])

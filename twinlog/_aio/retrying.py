@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -92,6 +93,20 @@ class Retrying:
         if type(error) is not self._said:
             self._said = type(error)
             self._say_failing(error)
+
+    @contextmanager
+    def told_after(self, seconds: float, error: Exception) -> Iterator[None]:
+        """Records a fault while the block takes longer, unless there is one already."""
+
+        def tell() -> None:
+            if self.problem is None:
+                self.failed(error)
+
+        timer = asyncio.get_running_loop().call_later(seconds, tell)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def succeeded(self) -> None:
         """Clears the fault, and says so if there was one; the next wait is a short one."""

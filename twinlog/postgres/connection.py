@@ -116,6 +116,10 @@ async def fetch(pool: Pool, query: str, *arguments: Any) -> list[asyncpg.Record]
     return await to_its_end(in_task(pool, lambda connection: connection.fetch(query, *arguments)))
 
 
+_SILENT_SECONDS = 20.0
+_SILENT = f"no answer for {_SILENT_SECONDS:g} s; it takes long, or somebody holds a lock (pg_stat_activity tells who)"
+
+
 async def until_available(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
     """Retries until the server answers; logs once that it waits, and once that it goes on.
 
@@ -124,7 +128,8 @@ async def until_available(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
     log = structlog.get_logger()
 
     async def attempted() -> T:
-        with refused_at_start(), outages():
+        # Of the type that outages have, so that one line tells of both.
+        with retrying.told_after(_SILENT_SECONDS, Unavailable(_SILENT)), refused_at_start(), outages():
             return await attempt()
 
     retrying = Retrying(
