@@ -35,11 +35,11 @@ class Moment:
 
     request: pb.GetStreamRequest
     log: str = ""
-    """The log that it is a position of; empty: it is none."""
+    """The log of a position; empty for any other moment."""
 
     @property
     def position(self) -> int:
-        """The position that it is; 0: it is none."""
+        """The position; 0 for any other moment."""
         return self.request.upto_position
 
 

@@ -28,7 +28,7 @@ def moment(text: str, now: datetime | None = None) -> datetime:
 
 
 def span(text: str) -> timedelta | None:
-    """A span of time such as 90s, 10m, 2h, 7d; None: it is none."""
+    """A span of time such as 90s, 10m, 2h, 7d; None for any other text."""
     match = _SPAN.fullmatch(text)
     return timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None
 

@@ -78,7 +78,7 @@ class Guard:
 
 
 def _name(host: str) -> str:
-    """The name in a Host header, without its port; empty where it is none."""
+    """The name in a Host header, without its port; empty where that is malformed."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

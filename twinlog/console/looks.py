@@ -28,7 +28,7 @@ DEADLINE_SECONDS = 1.25
 LATE_SECONDS = 10.0
 """How long an answer of a service that is silent is waited for: one that comes says that it lives."""
 _SLOW_SECONDS = 3.0
-"""How long one that was late may take the next time, at the least."""
+"""The least time that a service gets to answer when it was late before."""
 _FIRST_SECONDS = 0.1
 """How long the first reader waits for services that have said nothing yet."""
 _LINGER_SECONDS = 5.0

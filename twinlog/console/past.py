@@ -62,7 +62,7 @@ class Moment:
 
 
 def log_of(text: str) -> str:
-    """The log that a moment is a position of; empty: it is none."""
+    """The log of a position; empty for any other moment."""
     match = _POSITION.fullmatch(text)
     return match[1] if match else ""
 

@@ -128,7 +128,7 @@ def static(name: str) -> str:
 
 
 def instant(text: str) -> str:
-    """A time of a URL in UTC, whole, so that the browser shows it in its own zone; what is none, as it is."""
+    """A time of a URL in UTC, whole, so that the browser shows it in its own zone; any other text as it is."""
     if "/" in text or not {":", "-"} & set(text):
         return text
     try:

@@ -54,7 +54,7 @@ class Effect:
     """Whether others were answered after it failed: it is asked once more."""
     attempts: int = 0
     since: float = 0.0
-    """When it became a suspect, by the loop's time; 0: it is none."""
+    """When it became a suspect, by the loop's time; 0 while it is none."""
     first: int = 0
     """How many calls had been begun before its first."""
     failed: int = 0

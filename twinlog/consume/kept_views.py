@@ -282,7 +282,7 @@ def _put_back(table: str, *changes: str) -> str:
 
 
 async def _told(what: str | _PassedOver, twin: Callable[[str], Twin]) -> str:
-    """A mistake in words; empty: it is none."""
+    """A mistake in words; empty where there is none."""
     if isinstance(what, str):
         return what
     of = twin(what.log)

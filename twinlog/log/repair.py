@@ -38,7 +38,7 @@ class Difference(NamedTuple):
     since: int
     """The first position at which only the stream has an event; 0: none."""
     theirs: Sequence[Recorded]
-    """The stream's events from there on, up to the first that is gone or is none."""
+    """The stream's events from there on, up to the first that is gone or no event."""
     shared: Recorded | None
     """The event before, if the stream has it."""
     damaged: str

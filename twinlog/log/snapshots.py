@@ -116,7 +116,7 @@ def _without_words(schema: Any) -> Any:
 
 
 def _keys(data: bytes) -> Set[str] | None:
-    """The keys of a JSON object; None where it is none."""
+    """The keys of a JSON object; None for any other JSON."""
     read = from_json(data)
     return read.keys() if isinstance(read, dict) else None
 

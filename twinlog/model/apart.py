@@ -108,7 +108,7 @@ class Apart:
 
 
 def of_base64(text: str, context: Any) -> bytes:
-    """The bytes of a text in base64, or of what stands for one. Raises ValueError where it is none."""
+    """The bytes of a text in base64, or of what stands for one. Raises ValueError for other texts."""
     taken = context.taken(text) if isinstance(context, Apart) else None
     return _decoder()(text) if taken is None else taken
 

@@ -33,7 +33,7 @@ def timestamp(time: datetime, into: Timestamp | None = None) -> Timestamp:
 def time_of(timestamp: Timestamp) -> datetime:
     """The timezone-aware time in a message, to the microsecond, in a third of the time that ``ToDatetime`` takes.
 
-    Raises ValueError or OverflowError where it is none.
+    Raises ValueError or OverflowError for one that is no time.
     """
     if not 0 <= timestamp.nanos < _NANOS_PER_SECOND:
         raise ValueError(f"a second has no {timestamp.nanos} nanoseconds")

@@ -191,7 +191,7 @@ def fold_keyed(view: AnyView, events: Sequence[Keyed], rows: Mapping[str, Any]) 
 
 
 def _check_rows(view: View[Any], changed: Mapping[str, Any]) -> None:
-    """Raises TypeError for a row that would be stored in another's place, or that is none."""
+    """Raises TypeError for a row that would be stored in another's place, or that is no row."""
     try:  # without a call for each row
         odd = [key for key, row in changed.items() if row is not None and row[0] != key]
     except (TypeError, LookupError):  # it is no tuple

@@ -71,7 +71,7 @@ async def databases(server_url: str) -> Sequence[str]:
 
 
 async def _with_log(connection: Connection) -> Sequence[str]:
-    """The schemas that hold a log; the usual one is empty. A copy of its log, as for a restore, is none."""
+    """The schemas that hold a log; the usual one is empty. A copy of its log, as for a restore, does not count."""
     rows = await connection.fetch(_WITH_LOG)
     ids = {
         schema: await connection.fetchval(_LOG_ID.format(quoted(schema)))

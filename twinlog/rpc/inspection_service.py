@@ -37,7 +37,7 @@ _LIMIT, _MOST_EVENTS = 1_000, 10_000
 _NEWEST, _MOST_NEWEST = 100, 1_000
 _MOST_CHANGES = 1_000
 _MOST_SECONDS = 5.0
-"""How long the process's servers are waited for by whoever says no deadline."""
+"""How long a call without a deadline waits for the process's servers."""
 _LOOK_EVERY_SECONDS = 0.25
 _NO_END = 2**63 - 1
 

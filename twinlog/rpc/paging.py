@@ -71,7 +71,7 @@ class PageTokens:
             self.sign_with(secret)
 
     def sign_with(self, secret: bytes) -> None:
-        """Uses this secret from now on. Raises WrongForm where it is none."""
+        """Uses this secret from now on. Raises WrongForm for anything else."""
         refuse_other("PageTokens", {"secret": secret}, _FORMS)
         self._secret = secret
 

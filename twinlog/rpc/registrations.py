@@ -18,7 +18,7 @@ def registered(servicers: Sequence[object]) -> Sequence[Registration]:
 
 
 def registrations(served: Any) -> Iterator[Registration]:
-    """Those of a servicer, one for each generated class that it derives from; what is none stays as it is."""
+    """Those of a servicer, one for each generated class that it derives from; anything else stays as it is."""
     found = False
     for base in type(served).__mro__:
         service = base.__name__.removesuffix(_SERVICER)

@@ -93,7 +93,7 @@ def write(marks: Mapping[str, Mark], watched: str, origin: str, state: str = "",
 
 
 def read(token: str, logs: Collection[str], watched: str, origin: str) -> Resumed:
-    """What a token says. Raises InvalidArgument for what is none, and for one of another watch or installation."""
+    """What a token says. Raises InvalidArgument for other texts, and for one of another watch or installation."""
     told, _, rest = token.partition("/") if len(token) <= _MAX_LENGTH else ("", "", "")
     of, _, state = rest.partition("-")
     of, _, build = of.partition("@")

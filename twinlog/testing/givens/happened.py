@@ -11,7 +11,7 @@ from twinlog.model.forms import is_event, shown
 
 
 def events(where: str, given: Sequence[Any]) -> Sequence[Any]:
-    """The events that were given; ``where`` names what they were given to. Raises TypeError for what is none."""
+    """The events that were given; ``where`` names what they were given to. Raises TypeError for anything else."""
     for each in given:
         if is_event(each):
             raise TypeError(f"{where} is given {shown(each)}; give a message, as {each.__name__}(…) makes it")
