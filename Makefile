@@ -25,13 +25,14 @@ if not importlib.util.find_spec("ensurepip"):
 endef
 export CHECK_PYTHON
 
-# As python -m venv, which answers Ctrl-C with a traceback.
-define MAKE_VENV
-import signal, sys, venv
+# As python -m, for modules that would answer Ctrl-C with a traceback.
+define RUN
+import runpy, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
-venv.main(sys.argv[1:])
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 endef
-export MAKE_VENV
+export RUN
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run rebuild audit check lint format test coverage lowest mutants simulate chaos soak bench profile docs screenshots proto proto-release build lock clean
@@ -93,10 +94,10 @@ coverage: $(GENERATED) ## Run all tests, and list the lines that none of them re
 	@$(BIN)/pytest -n $(WORKERS) --cov --cov-report=term-missing:skip-covered
 
 lowest: $(GENERATED) ## Run the fast tests with the oldest releases that pyproject.toml allows
-	@$(PY) -m proof.lowest $(ARGS)
+	@$(PY) -c "$$RUN" proof.lowest $(ARGS)
 
 mutants: $(GENERATED) ## Change the library in COUNT=100 small ways, one SEED=… of them; the fast tests must notice each
-	@$(PY) -m proof.mutants $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@$(PY) -c "$$RUN" proof.mutants $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 simulate: $(GENERATED) ## Simulate faults for SECONDS=30, or one SEED=…; BUG=… plants a bug, to see it found
 	@PYTHONHASHSEED=0 $(PY) -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(BUG),--bug $(BUG)) \
@@ -131,13 +132,13 @@ lock: $(INSTALLED) ## Pin the newest dependencies, with hashes
 
 build: $(INSTALLED) ## Build the sdist and the wheel of twinlog into dist/, with the generator that pyproject.toml names
 	@rm -rf dist
-	@$(PY) -m build
+	@$(PY) -c "$$RUN" build
 
 # An environment without its mark was cut off on the way, at whatever moment: it is begun again from nothing, because
 # pip takes a half-unpacked package for an installed one. A newer requirements.txt is installed into what is there.
 $(INSTALLED): requirements.txt
 	@test -e $@ || { $(PYTHON) -c "$$CHECK_PYTHON" && echo "Making $(VENV) …" && rm -rf $(VENV) && \
-		$(PYTHON) -c "$$MAKE_VENV" $(VENV); }
+		$(PYTHON) -c "$$RUN" venv $(VENV); }
 	@rm -f $@
 	@echo "Installing into $(VENV) …"
 	@$(PY) stack/installing.py $(PY) --require-hashes -r requirements.txt
@@ -145,7 +146,7 @@ $(INSTALLED): requirements.txt
 
 # What the bench compares with is no condition of it: where it cannot be installed, the table says so.
 $(RIVALS)/.installed: requirements-bench.txt
-	@test -e $@ || { rm -rf $(RIVALS) && $(PYTHON) -c "$$MAKE_VENV" $(RIVALS); }
+	@test -e $@ || { rm -rf $(RIVALS) && $(PYTHON) -c "$$RUN" venv $(RIVALS); }
 	@rm -f $@
 	@echo "Installing into $(RIVALS) …"
 	@if $(RIVALS)/bin/python stack/installing.py $(RIVALS)/bin/python --require-hashes -r $<; then touch $@; fi
@@ -156,4 +157,4 @@ $(GENERATED): $(INSTALLED) $(PROTOS) protos/generate.py
 	@touch $@
 
 $(IMAGE): $(INSTALLED) $(PROTOS) protos/generate.py
-	@$(PY) protos/generate.py --image $@
+	@$(PY) protos/generate.py --image $@.part && mv $@.part $@

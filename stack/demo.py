@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -69,7 +69,7 @@ async def _tell(scene: Scene) -> None:
     _heading(f"{MODES[scene.mode].capitalize()}: {_HOW[scene.mode]}")
     for number, story in enumerate(STORIES, 1):
         title = f"{number}/{len(STORIES)}  {story.__doc__}"
-        with console.status(title) if console.is_terminal else _nothing():
+        with console.status(title) if console.is_terminal else nullcontext():
             entries = await story(scene)
         say(f"\n[bold]{title}[/] [green]✓[/]")
         for line in timeline.table(entries):
@@ -151,8 +151,3 @@ def _show(sums: Balance) -> None:
 
 def _heading(text: str) -> None:
     say(f"\n[bold blue]── {text} {'─' * max(0, 95 - len(text))}[/]")
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield

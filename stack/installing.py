@@ -26,8 +26,10 @@ _FAILED = re.compile(r"WARNING: Retrying .* after connection broken by '(.*)': \
 _FETCHED = re.compile(r"\s*(Downloading|Using cached) ")
 _AS_EVER = re.compile(
     r"\s*(Collecting|Processing|Looking in|Requirement already|Preparing metadata|Getting requirements|Building wheel|"
-    r"Installing|Attempting uninstall|Found existing|Uninstalling|Successfully|Created wheel|Stored in|\s|$)"
+    r"Installing|Created wheel|Stored in|\s|$)"
 )
+_ON_THE_WAY = re.compile(r"\s*(Attempting uninstall|Found existing|Uninstalling|Successfully uninstalled)")
+"""What pip says while it installs all packages, of one of them."""
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
@@ -83,6 +85,8 @@ def _follow(said: queue.Queue[bytes | None]) -> tuple[str, bool]:
             failures, at = 0, line.strip()
         elif line.startswith("Successfully installed"):
             at = "tidying up"
+        elif _ON_THE_WAY.match(line):
+            continue
         elif _AS_EVER.match(line):
             at = line.strip() or at
         else:

@@ -18,7 +18,7 @@ from twinlog import ServiceSpec
 from twinlog.testing.internals import named
 
 NAMESPACE = os.environ.get("TWINLOG_NAMESPACE", "")
-"""Is checked where the services' settings are."""
+"""Checked together with the services' settings."""
 
 
 def _in_namespace(spec: ServiceSpec) -> ServiceSpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -135,10 +135,10 @@ SLOW = (
 )
 """Tests that take seconds, or start servers of their own. All others that need none are ``fast``, for `make check`."""
 
-_TESTS = Path(__file__).parent
-
 # Of the processes that tests start, each would look for plugins of pydantic's in all that is installed.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+# Each connection to Postgres would read this machine's certificates, a third of what it costs, and be refused TLS.
+os.environ.setdefault("PGSSLMODE", "disable")
 
 # What is imported and collected stays: to search it for cycles again and again takes a tenth of the tests' time.
 gc.disable()
@@ -150,19 +150,6 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if collection_path.is_dir():
         name += "/"
     return True if config.option.markexpr == "fast" and name.startswith(SLOW) else None
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(
-    collector: pytest.Collector,
-) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Lets each worker begin elsewhere: in a fresh clone, each compiles its part, and finds the rest compiled."""
-    report = yield
-    if collector.path == _TESTS and report.result and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
-        of = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-        begin = len(report.result) * (int(worker.removeprefix("gw")) % of) // of
-        report.result = [*report.result[begin:], *report.result[:begin]]
-    return report
 
 
 def pytest_collection_finish() -> None:
@@ -181,6 +168,14 @@ vars(api)["REQUEST_TIMEOUT_SECONDS"] = 20.0
 vars(system)["EmbeddedPostgres"] = servers.Postgres
 # And their services without importing the library each.
 vars(supervisor)["spawn"] = preloaded.spawn
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """Before workers begin."""
+    from tests.workers import fork_workers
+
+    fork_workers(config)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -15,18 +15,19 @@ import subprocess
 import sys
 from asyncio.base_subprocess import BaseSubprocessTransport
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process, SubprocessStreamProtocol
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import IO, Any, NamedTuple
 
-from stack.topology import ROOT
 from twinlog.dev import process
 
+ROOT = Path(__file__).parents[1]
+"""Where services run that may be forks; tests.preloaded_process sets another."""
 _LIMIT = 2**16
 """The longest line that is read, as asyncio has it."""
-_LARGEST_ANSWER = 32
+LARGEST_ANSWER = 32
 _BEGINNING = Lock()
 _started = process.spawn
 FORKS = sys.platform == "linux"
@@ -51,7 +52,7 @@ async def spawn(
     """As :func:`twinlog.dev.spawn`, which starts whatever cannot begin like this."""
     match argv:
         case [sys.executable, "-m", str(module), *arguments] if cwd == ROOT and FORKS:
-            request = _request(module, *map(str, arguments), env=env, cwd=cwd)
+            request = request_of(module, *map(str, arguments), env=env, cwd=cwd)
             return await _forked(request, DEVNULL, PIPE if output is None else output, STDOUT)
     return await _started(argv, output=output, env=env, cwd=cwd, **options)
 
@@ -66,7 +67,7 @@ async def start(
 ) -> Process:
     """Starts ``python -m module``, whose stdout is a pipe."""
     if FORKS:
-        return await _forked(_request(module, *arguments, env=env, cwd=cwd), stdin, PIPE, stderr)
+        return await _forked(request_of(module, *arguments, env=env, cwd=cwd), stdin, PIPE, stderr)
     command = [sys.executable, "-m", module, *arguments]
     return await asyncio.create_subprocess_exec(
         *command, env=env, cwd=cwd, stdin=stdin, stdout=PIPE, stderr=stderr, start_new_session=True
@@ -91,7 +92,7 @@ async def run(
     return Ran(process.returncode, out.decode(), err.decode())
 
 
-def _request(module: str, *arguments: str, env: Mapping[str, str] | None, cwd: Path) -> str:
+def request_of(module: str, *arguments: str, env: Mapping[str, str] | None, cwd: Path) -> str:
     whole = dict(os.environ if env is None else env)
     return json.dumps({"module": module, "arguments": arguments, "cwd": str(cwd), "env": whole})
 
@@ -150,7 +151,7 @@ class _Transport(BaseSubprocessTransport):
         self._loop.add_reader(told, self._ended, told)
 
     def _ended(self, told: int) -> None:
-        code = os.read(told, _LARGEST_ANSWER)
+        code = os.read(told, LARGEST_ANSWER)
         self._loop.remove_reader(told)
         os.close(told)
         # Where the other process dies, it is killed.
@@ -171,8 +172,13 @@ def _ends(descriptor: int, child: int = os.O_WRONLY) -> tuple[IO[bytes] | None, 
 
 def _fork(request: str, *descriptors: int) -> int:
     """The process id of a new child, which has these descriptors."""
-    socket.send_fds(_forker(), [request.encode()], descriptors)
-    if not (answer := _forker().recv(_LARGEST_ANSWER)):
+    return forked(told_by(), request, *descriptors)
+
+
+def forked(forker: socket.socket, request: str, *descriptors: int) -> int:
+    """The same of what is told by this socket."""
+    socket.send_fds(forker, [request.encode()], descriptors)
+    if not (answer := forker.recv(LARGEST_ANSWER)):
         raise RuntimeError(
             "the process that services of tests are forked from has ended; its words are above"
         )
@@ -181,23 +187,32 @@ def _fork(request: str, *descriptors: int) -> int:
 
 def _begun() -> None:
     with _BEGINNING:
-        _forker()
+        told_by()
 
 
 @cache
-def _forker() -> socket.socket:
+def told_by() -> socket.socket:
     """What a process is told by that forks, from now on until this one ends."""
+    return connected(_apart)
+
+
+def connected(start: Callable[[int], Callable[[], object]]) -> socket.socket:
+    """The same of a process that is begun with its end of the socket; what is given back waits for its end."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = [sys.executable, "-m", "tests.preloaded_process"]
     with theirs:
-        forker = subprocess.Popen(
-            command, cwd=ROOT, stdin=theirs.fileno(), stdout=DEVNULL, start_new_session=True
-        )
+        ended = start(theirs.fileno())
 
     def end() -> None:
         ours.close()
-        forker.wait()
+        ended()
 
     atexit.register(end)
-    ours.recv(_LARGEST_ANSWER)
+    if not ours.recv(LARGEST_ANSWER):
+        ours.close()
+        raise EOFError("it ended before it was ready; its words are above")
     return ours
+
+
+def _apart(theirs: int) -> Callable[[], object]:
+    command = [sys.executable, "-m", "tests.preloaded_process"]
+    return subprocess.Popen(command, cwd=ROOT, stdin=theirs, stdout=DEVNULL, start_new_session=True).wait

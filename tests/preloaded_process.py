@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 _PRELOADED = (
@@ -52,10 +53,10 @@ def with_forks(module: str, arguments: Sequence[str]) -> None:
         return
     theirs.close()
     gc.enable()
-    from tests import preloaded  # which knows the shop, as its services need not
+    from tests import preloaded
     from twinlog.dev import supervisor
 
-    vars(preloaded)["_forker"] = lambda: ours
+    vars(preloaded).update(told_by=lambda: ours, ROOT=Path.cwd())
     vars(supervisor)["spawn"] = preloaded.spawn
     sys.argv = ["", *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -70,12 +71,12 @@ def _preload() -> None:
 
 
 def _fork_as_told(asked: socket.socket) -> None:
-    if told := _forking(asked):
+    if told := forking(asked):
         asked.detach()
         _become(*told)
 
 
-def _forking(asked: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+def forking(asked: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     """Returns in each fork, with what it was asked for and its standard streams; None once nobody can ask any more."""
     parent = os.getpid()
     with selectors.DefaultSelector() as selector:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from asyncio.subprocess import STDOUT, Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import grpc.aio
 
-from tests.preloaded import spawn
+from tests import preloaded
 from tests.waiting import RETRIED_SOON, until_it_ends
 from twinlog.dev import stop, until_serving
 
@@ -25,7 +26,7 @@ _LAST_LINES = 40
 class Program:
     """A process, and the lines that it has said so far on stdout and stderr."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: Process) -> None:
         self.process = process
         self.lines: list[str] = []
         self._reading = asyncio.create_task(self._read())
@@ -111,7 +112,26 @@ class Program:
 @asynccontextmanager
 async def program(*command: str | Path, env: Mapping[str, str], cwd: Path) -> AsyncIterator[Program]:
     """Starts a program with this environment, in this folder, by :mod:`tests.preloaded`; it ends with the block."""
-    started = Program(await spawn(command, env=env, cwd=cwd))
+    async with _ending(await preloaded.spawn(command, env=env, cwd=cwd)) as started:
+        yield started
+
+
+@asynccontextmanager
+async def supervisor(
+    module: str, *arguments: str, env: Mapping[str, str], cwd: Path
+) -> AsyncIterator[Program]:
+    """Starts ``python -m module``, which and whose services in that folder are forks; it ends with the block."""
+    command = (module, *arguments)
+    if preloaded.FORKS:
+        command = ("tests.preloaded_process", *command)
+    process = await preloaded.start(*command, env=env, cwd=cwd, stderr=STDOUT)
+    async with _ending(process) as started:
+        yield started
+
+
+@asynccontextmanager
+async def _ending(process: Process) -> AsyncIterator[Program]:
+    started = Program(process)
     try:
         yield started
     finally:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from tests import preloaded
 from tests.scheduling import FromBothEnds
 
 TESTS = ["a.py::one", "a.py::two", "b.py::one", "c.py::one", "c.py::two", "d.py::one"]
@@ -28,6 +32,15 @@ def test_every_test_is_run_once_whoever_is_quick() -> None:
             scheduler.mark_test_complete(next_, TESTS.index(next_.given[next_.ran - 1]))
         assert sorted(test for worker in workers for test in worker.given) == TESTS
         assert scheduler.tests_finished
+
+
+@pytest.mark.skipif(not preloaded.FORKS, reason="workers are forks on Linux only")
+def test_workers_begin_with_the_tests_collected(request: pytest.FixtureRequest) -> None:
+    measured = request.config.getoption("cov_source", None)
+    if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and not measured:
+        assert request.config.pluginmanager.hasplugin("forks of workers"), (
+            f"{worker} has collected them itself"
+        )
 
 
 class _Worker:

@@ -112,7 +112,9 @@ async def _once(options: argparse.Namespace) -> int:
         if options.chain:
             async with open_auditor(at.postgres_url, at.nats_url) as auditor:
                 return _told(await auditor.verify_chains(options.heads, options.key))
-        report = await audit(at.postgres_url, at.nats_url, wait=options.wait, grace=grace, at_rest=at.at_rest)
+        report = await audit(
+            at.postgres_url, at.nats_url, wait_seconds=options.wait, grace=grace, at_rest=at.at_rest
+        )
     code = _told(report)
     return CANNOT if report.clean and options.wait and not report.settled else code
 

@@ -82,16 +82,16 @@ async def audit(
     postgres_url: str,
     nats_url: str,
     *,
-    wait: float = 0.0,
+    wait_seconds: float = 0.0,
     grace: timedelta = GRACE,
     at_rest: bool = False,
 ) -> Report:
-    """Audits until the system is settled, for up to ``wait`` seconds; returns the last report.
+    """Audits until the system is settled, for up to ``wait_seconds``; returns the last report.
 
     Raises CannotAudit where a server or a database is missing, Unavailable where a server goes away.
     """
     async with open_auditor(postgres_url, nats_url, grace=grace, at_rest=at_rest) as auditor:
-        return await auditor.until_settled(wait)
+        return await auditor.until_settled(wait_seconds)
 
 
 async def _reach(postgres_url: str) -> None:

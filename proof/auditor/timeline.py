@@ -8,33 +8,24 @@ from contextlib import suppress
 from google.protobuf.message import Message
 
 from projector.views.timeline import TIMELINE, TimelineRow
-from twinlog import Recorded, Schema
-from twinlog.audit import VIEW_EQUAL, DeadLetters, Decoded, Findings, difference
+from twinlog import Recorded
+from twinlog.audit import VIEW_EQUAL, DeadLetters, Decoded, Findings, RowsAudit, difference
 from twinlog.testing.internals import Connection, load_queries
 
 _QUERIES = load_queries("proof.auditor.sql")
 
 
-class TimelineAudit:
+class TimelineAudit(RowsAudit):
     """Follows the timeline of one log. It keeps no rows."""
 
-    schema: Schema | None = None
-    """As its logs are decoded."""
-
     def __init__(self, *, log: str, dead_letters: DeadLetters, database: str, remedy: str) -> None:
-        self.log = log
-        self.consumer = dead_letters.consumer
-        self.database = database
-        self.position = 0
-        """Compared up to here."""
-        self.wanted = 0
-        """Position of the last event that it has to show."""
+        super().__init__(TIMELINE, log=log, consumer=dead_letters.consumer, database=database)
         self._dead_letters = dead_letters
         self._replayed = 0
         self._remedy = remedy
 
-    def note(self, event: Recorded, _message: Message) -> None:
-        """Notes an event, which may be beyond the view's checkpoint."""
+    def note(self, event: Recorded, message: Message) -> None:
+        """Each event has a row."""
         self.wanted = event.position
 
     async def follow(self, connection: Connection, decoded: Decoded, upto: int, findings: Findings) -> int:

@@ -43,7 +43,7 @@ def new_event(customer_id: str, version: int, message: Message) -> NewEvent:
 
 
 async def append(log: Log, expects: dict[StreamId, int], new: Sequence[NewEvent]) -> int:
-    """Appends what nothing is in the way of; gives the position of the last event."""
+    """Appends events that meet no conflict; gives the position of the last one."""
     appended = await log.append(Batch(datetime.now(UTC), expects, new))
     assert isinstance(appended, Appended)
     return appended.first + len(new) - 1

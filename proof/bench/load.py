@@ -202,11 +202,13 @@ class Load:
         connection.close()
         return [call for call in connection.calls if call.reply]
 
-    async def open(self, messages: Sequence[bytes], rate: float, patience: float | None = None) -> list[Call]:
+    async def open(
+        self, messages: Sequence[bytes], rate: float, patience_seconds: float | None = None
+    ) -> list[Call]:
         """One call a message, ``rate`` a second, whether or not earlier ones are answered.
 
         A call that could not be sent in time keeps its due time: nothing that the server did is left out. With
-        ``patience``, one that could not be sent for so many seconds is given up, as by a client with that deadline.
+        ``patience_seconds``, one that could not be sent in time is given up, as by a client with that deadline.
         """
         connection, answered = await self._connect()
         start, given_up = perf_counter(), list[Call]()
@@ -217,7 +219,7 @@ class Load:
             while not connection.fits(message):
                 answered.clear()
                 await _next(connection, answered)
-            if patience is not None and perf_counter() - due > patience:
+            if patience_seconds is not None and perf_counter() - due > patience_seconds:
                 given_up.append(Call(due, message=message))
             else:
                 connection.send(message, due)
@@ -258,11 +260,13 @@ class Spread:
         share = len(self._loads)
         return await self._all(load.closed(messages[n::share], clients // share) for n, load in self._each())
 
-    async def open(self, messages: Sequence[bytes], rate: float, patience: float | None = None) -> list[Call]:
+    async def open(
+        self, messages: Sequence[bytes], rate: float, patience_seconds: float | None = None
+    ) -> list[Call]:
         """As a load does it."""
         share = len(self._loads)
         return await self._all(
-            load.open(messages[n::share], rate / share, patience) for n, load in self._each()
+            load.open(messages[n::share], rate / share, patience_seconds) for n, load in self._each()
         )
 
     def _each(self) -> Iterable[tuple[int, Load]]:

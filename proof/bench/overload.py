@@ -90,12 +90,12 @@ async def overload(
     times: float,
     seconds: float,
     orders: int,
-    patience: float,
+    patience_seconds: float,
     connections: int,
 ) -> Figures:
     """Asks for ``times`` what the system can do, for so many seconds. ``orders``: to measure that.
 
-    Clients wait for ``patience`` seconds to get a call through, over so many ``connections``: gRPC lets 320 calls on
+    Clients wait for ``patience_seconds`` to get a call through, over so many ``connections``: gRPC lets 320 calls on
     each be under way, and holds back what is more.
     """
     load = Load(address, METHOD, refusals=True)
@@ -107,7 +107,9 @@ async def overload(
 
     since, began, spent = await system.position(), time(), budget.spent_by(system)
     crowd = Spread(*(Load(address, METHOD, refusals=True) for _ in range(connections)))
-    calls = await crowd.open(system.requests(int(times * capacity * seconds)), times * capacity, patience)
+    calls = await crowd.open(
+        system.requests(int(times * capacity * seconds)), times * capacity, patience_seconds
+    )
     over, spent = time(), budget.spent_by(system) - spent
     after, offset = (
         await load.open(system.requests(int(2.5 * capacity)), capacity / 2),
@@ -180,7 +182,7 @@ async def main(options: argparse.Namespace) -> None:
                         times=options.times,
                         seconds=options.seconds,
                         orders=options.orders,
-                        patience=options.patience,
+                        patience_seconds=options.patience,
                         connections=options.connections,
                     )
                     print(f"{system.name}: {figures}", flush=True)

@@ -31,7 +31,7 @@ from shop.queries.v1 import order_query_service_pb2 as queries
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
 from stack.topology import CUSTOMER_SVC, ORDER_SVC, PROJECTOR
 
-DEADLINE = 3.0
+DEADLINE_SECONDS = 3.0
 _WORKERS = 12
 _STUBBORN_TRIES = 5
 _RESOLVE_SECONDS = 60.0
@@ -114,7 +114,7 @@ class Load:
         """``rate`` is the approximate number of requests per second."""
         self.clients = clients
         self.sent: list[Sent] = []
-        self.deadline: Callable[[Random], float] = lambda _rng: DEADLINE
+        self.deadline: Callable[[Random], float] = lambda _rng: DEADLINE_SECONDS
         """The deadline of the next request, in seconds."""
         self._seed = seed
         self._rate = rate
@@ -166,7 +166,7 @@ class Load:
         watched = await asyncio.gather(*(self._is_shown(sent.reply) for sent in results))
         return all(watched)
 
-    async def attempt(self, sent: Sent, seconds: float = DEADLINE) -> Sent:
+    async def attempt(self, sent: Sent, seconds: float = DEADLINE_SECONDS) -> Sent:
         """Sends a request once, for the first time or again, and writes the outcome down."""
         if not sent.tries:
             self.sent.append(sent)
@@ -213,7 +213,7 @@ class Load:
         async with asyncio.timeout(_RESOLVE_SECONDS):
             while True:
                 with suppress(grpc.aio.AioRpcError):
-                    await self.clients.method("SetSagaMode", self._rng)(request, timeout=DEADLINE)
+                    await self.clients.method("SetSagaMode", self._rng)(request, timeout=DEADLINE_SECONDS)
                     return
                 await asyncio.sleep(0.1)
 

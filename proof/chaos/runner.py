@@ -151,7 +151,7 @@ async def _settled(ledger: Ledger, load: Load) -> Figures:
 async def _audited(shop: Rig) -> list[str]:
     """What the auditor, which knows nothing of the load, has against the shop."""
     try:
-        report = await audit(shop.postgres.url, shop.nats_url, wait=_AUDIT_SECONDS)
+        report = await audit(shop.postgres.url, shop.nats_url, wait_seconds=_AUDIT_SECONDS)
     except TwinlogError as error:
         return [f"could not audit: {error}"]
     return [f"audit: {found.check}: {found.says} {' '.join(found.events)}" for found in report.violations]

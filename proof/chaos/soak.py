@@ -75,7 +75,7 @@ async def _soak(seconds: float, rate: float, seed: str) -> int:
                     print(_line(loop.time() - started, requests, await take(shop)), flush=True)
             unresolved = await load.resolve()
             requests += load.forget()
-            report = await audit(shop.postgres.url, shop.nats_url, wait=_SETTLE_SECONDS)
+            report = await audit(shop.postgres.url, shop.nats_url, wait_seconds=_SETTLE_SECONDS)
             print("\n".join(_growth(first, await take(shop), requests)), flush=True)
     print(f"\n{requests:,} requests, {unresolved} without an outcome, {len(report.violations)} violations")
     print("\n".join(f"  {found.check}: {found.says}" for found in report.violations))

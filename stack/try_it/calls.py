@@ -31,7 +31,7 @@ NEW_CUSTOMER_SECONDS = 1.5
 
 
 def money(text: str) -> Money | None:
-    """An amount in euros, such as 12.34 or 12,34; None where the text is none."""
+    """An amount in euros, such as 12.34 or 12,34; None for any other text."""
     try:
         amount = Decimal(text.replace(",", "."))
         units, nanos = divmod(int(amount * _NANOS), _NANOS)

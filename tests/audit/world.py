@@ -176,7 +176,7 @@ async def world() -> AsyncIterator[World]:
                 async with client.without("customer_svc"):
                     operated = await _operate(client, busy)
                     during.append(await auditor.round())
-            settled = await audit(postgres.url, nats.url, wait=240)
+            settled = await audit(postgres.url, nats.url, wait_seconds=240)
             assert settled.settled, settled.in_flight
         for database in DATABASES:
             await _keep(postgres.url, database)

@@ -16,8 +16,8 @@ from proof.chaos.scenarios import SCENARIOS
 from tests import servers
 
 SEED = 20261124
-RATE = 50.0
-"""Requests per second, half of what `make chaos` sends: what it costs is what the services compute for them."""
+RATE = 25.0
+"""Requests per second, a quarter of what `make chaos` sends: what it costs is what the services compute for them."""
 
 
 async def test_nothing_is_lost_doubled_off_or_stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +29,7 @@ async def test_nothing_is_lost_doubled_off_or_stuck(tmp_path: Path, monkeypatch:
 
     assert {name: figures.problems for name, figures in results.items() if not figures.clean} == {}
     assert list(results) == [scenario.name for scenario in short]
-    assert all(figures.ok > 50 for figures in results.values()), table(results, colored=False)
+    assert all(figures.ok > 25 for figures in results.values()), table(results, colored=False)
 
 
 @pytest.mark.parametrize("colored", [False, True])

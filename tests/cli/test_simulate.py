@@ -41,15 +41,16 @@ def test_a_seed_is_shown_with_its_trace(project: Path, capsys: pytest.CaptureFix
 
 
 def test_a_broken_promise_ends_with_1_and_the_way_to_replay_it(
-    project: Path, capsys: pytest.CaptureFixture[str]
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sys.argv", [str(project / "bin" / "twinlog")])
     with not_idempotent():
         assert main(["simulate", "--seeds", "400"]) == 1
         shown = capsys.readouterr().out
         assert "breaks a promise (" in shown
         assert "It takes " in shown
         replay = shown.splitlines()[-1]
-        assert replay.startswith("replay: twinlog simulate --seed ")
+        assert replay.startswith("replay: bin/twinlog simulate --seed ")
         seed = replay.rpartition(" ")[2]
         assert main(["simulate", "--seed", seed]) == 1
         assert capsys.readouterr().out.splitlines()[-1] == replay

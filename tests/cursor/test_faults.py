@@ -126,7 +126,7 @@ OUTAGES = [Unavailable("away"), TwinMissing(stream="source")]
 
 
 @pytest.mark.parametrize("outage", OUTAGES, ids=lambda error: type(error).__name__)
-async def test_an_outage_is_told_as_one_and_is_over_when_the_delivery_is_open_again(
+async def test_an_outage_is_told_as_one_and_is_over_when_the_events_are_handled(
     outage: Exception,
 ) -> None:
     source, twin, handler, clock = Source(), Opened(), Careful(), ManualClock()
@@ -146,7 +146,22 @@ async def test_an_outage_is_told_as_one_and_is_over_when_the_delivery_is_open_ag
     assert (cursor.last_error, cursor.last_error_at) == (str(outage), clock.now())
     assert cursor.dumped()["last_error_at"] == clock.now().isoformat()
     assert [line["event"] for line in said if line["log_level"] == "error"] == []
-    assert "cursor.stopped" in [line["event"] for line in said]
+    assert [line["event"] for line in said] == ["cursor.stopped", "cursor.following"], (
+        "a delivery that is open says nothing of the store"
+    )
+
+
+async def test_an_outage_is_over_when_another_replica_has_handled_the_events() -> None:
+    source, twin, handler = Source(), Opened(), Careful()
+    await twin.create(1)
+    handler.failures = [Unavailable("away")] * 1_000
+    cursor = Cursor(twin, handler)
+    async with running(cursor):
+        await twin.publish(source.add("a:1"))
+        await until(lambda: cursor.problem == "away")
+        handler.kept = 1
+        await until(lambda: cursor.problem is None)
+    assert handler.seen == []
 
 
 async def test_a_delivery_that_is_lost_again_and_again_shows_and_is_no_defect() -> None:

@@ -13,7 +13,10 @@ import pytest
 
 from stack.topology import ROOT
 
-MODULES = ["twinlog", "twinlog.rpc", "twinlog.testing", "twinlog.testing.internals", "twinlog.dev"]
+MODULES = [
+    *("twinlog", "twinlog.rpc", "twinlog.testing", "twinlog.testing.internals", "twinlog.dev"),
+    *("twinlog.audit", "twinlog.consume", "twinlog.console"),
+]
 _TIMEOUT_SECONDS = 290
 
 

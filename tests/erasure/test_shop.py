@@ -213,7 +213,7 @@ async def test_while_the_keys_are_away_all_but_names_goes_on(at_work: Running, t
         file = str(tmp_path / "customers.twinlog")
         where = ("--database", "shop_customers", "--postgres-url", url)
         await _cli("export", "customers", file, *where)
-        report = await audit(url, at_work.shop.nats_url, wait=240)
+        report = await audit(url, at_work.shop.nats_url, wait_seconds=240)
         assert report.settled and report.clean, report.violations
     finally:
         await execute(url, "ALTER DATABASE twinlog_keys ALLOW_CONNECTIONS true", "postgres")

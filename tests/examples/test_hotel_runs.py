@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,9 +14,10 @@ from uuid import uuid4
 import grpc.aio
 from google.protobuf.message_factory import GetMessageClass
 
+from tests import preloaded
 from tests.chain.test_heads import key_pair
 from tests.examples.conftest import Example
-from tests.programs import Program, program
+from tests.programs import Program, supervisor
 from twinlog.cli.reflected import pool_of
 from twinlog.dev import free_port
 
@@ -58,22 +58,29 @@ async def test_trips_survive_kill_9_of_each_service(hotel: Example) -> None:
         assert len(states) == len(_SERVICES) * _TRIPS_A_KILL
         assert confirmed, states
         # Each look at the logs is two processes: the audit waits until nothing is under way any more.
-        audited = json.loads(await asyncio.to_thread(hotel.twinlog, "audit", "--wait", "120", "--json"))
+        audited = json.loads(await told(hotel, "audit", "--wait", "120", "--json"))
         assert (audited["violations"], audited["in_flight"]) == ([], [])
         assert await asked.all_or_nothing(states)
         assert audited["figures"]["checked"]["events"] > 2 * len(states)
         described = [await asked.described(service) for service in _SERVICES]
         heads = [log["chain"]["text"] for of in described for log in of["logs"] if "chain" in log]
-        await asyncio.to_thread(verified, hotel, heads, public)
+        await verified(hotel, heads, public)
 
 
-def verified(hotel: Example, heads: Sequence[str], key: str) -> None:
+async def verified(hotel: Example, heads: Sequence[str], key: str) -> None:
     """The chains of all logs, with heads that the services told and signed."""
     given = [word for head in heads for word in ("--head", head)]
-    told = json.loads(hotel.twinlog("audit", "--chain", "--json", "--key", key, *given))
-    assert told["violations"] == []
-    assert told["figures"]["checked"]["noted heads"] == len(heads) == len(_SERVICES)
-    assert len([note for note in told["notes"] if "note this head elsewhere" in note]) == len(heads)
+    said = json.loads(await told(hotel, "audit", "--chain", "--json", "--key", key, *given))
+    assert said["violations"] == []
+    assert said["figures"]["checked"]["noted heads"] == len(heads) == len(_SERVICES)
+    assert len([note for note in said["notes"] if "note this head elsewhere" in note]) == len(heads)
+
+
+async def told(hotel: Example, *arguments: str) -> str:
+    """What the command `twinlog` prints; the test fails with it where the command does."""
+    ran = await preloaded.run("twinlog", *arguments, env=hotel.env, cwd=hotel.folder)
+    assert ran.code == 0, ran
+    return ran.out
 
 
 class Asked:
@@ -127,7 +134,7 @@ class Asked:
 
     async def _events(self, log: str) -> Sequence[tuple[str, str]]:
         at = ("--at", self._addresses[f"{log}_svc"])
-        said = await asyncio.to_thread(self._hotel.twinlog, "log", log, "--json", "--after", "0", *at)
+        said = await told(self._hotel, "log", log, "--json", "--after", "0", *at)
         events = map(json.loads, said.splitlines())
         return [(each["type"].rpartition(".")[2], each["payload"].get("trip_id", "")) for each in events]
 
@@ -210,9 +217,9 @@ class Clients:
 @asynccontextmanager
 async def running(hotel: Example, addresses: Mapping[str, str]) -> AsyncIterator[Program]:
     """`twinlog dev`, once it is up, until Ctrl-C."""
-    told = {f"{service.removesuffix('_svc').upper()}_ADDRESS": each for service, each in addresses.items()}
-    command = (sys.executable, "-m", "twinlog", "dev", "--no-restart", "--json")
-    async with program(*command, env={**hotel.env, **told}, cwd=hotel.folder) as dev:
+    given = {f"{service.removesuffix('_svc').upper()}_ADDRESS": each for service, each in addresses.items()}
+    command = ("twinlog", "dev", "--no-restart", "--json")
+    async with supervisor(*command, env={**hotel.env, **given}, cwd=hotel.folder) as dev:
         await dev.says("twinlog status")
         assert sum("metrics of" in line for line in dev.lines) == len(addresses) + 1  # the console
         [up] = [json.loads(line) for line in dev.lines if line.startswith('{"services"')]

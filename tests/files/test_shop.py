@@ -35,7 +35,7 @@ async def test_a_shop_goes_on_with_an_archive_and_is_restored_from_its_files(
     async with started(url, own_nats.url) as client:
         customer = await client.customer("100")
         placed = [await client.order(customer, "9.99", mode) for mode in MODES for _ in range(ORDERS // 2)]
-        assert (await audit(url, own_nats.url, wait=240)).settled
+        assert (await audit(url, own_nats.url, wait_seconds=240)).settled
         recorded = await events(url)
         for log in ("orders", "sagas"):
             asked = ArchiveOptions(
@@ -48,7 +48,7 @@ async def test_a_shop_goes_on_with_an_archive_and_is_restored_from_its_files(
         await client.kill("customer_svc")  # whose consumers begin again in streams that are trimmed
         placed[0] = await cancelled(client, placed[0].order_id)
         assert await client.order(customer, "0.01", MODES[1])
-        report = await audit(url, own_nats.url, wait=240)
+        report = await audit(url, own_nats.url, wait_seconds=240)
         assert report.settled and report.clean, report.violations
     restored = await views(url), await events(url)
     for log, database in LOGS.items():
@@ -59,7 +59,7 @@ async def test_a_shop_goes_on_with_an_archive_and_is_restored_from_its_files(
     for log, database in LOGS.items():
         await import_file(Options(log, tmp_path / log, url, database))
     async with nats_server() as empty, started(url, empty.url) as client:
-        report = await audit(url, empty.url, wait=240)
+        report = await audit(url, empty.url, wait_seconds=240)
         assert report.settled and report.clean, report.violations
         assert (await views(url), await events(url)) == restored
         assert [await client.get(order.order_id) for order in placed] == placed

@@ -106,11 +106,15 @@ async def test_what_goes_wrong_before_the_append_is_told_to_each_caller_and_ends
         with capture_logs() as said:
             units = [writer.execute(add(1)) for _ in range(3)]
             outcomes = await asyncio.wait_for(asyncio.gather(*units, return_exceptions=True), 60)
-        assert outcomes == [error] * 3
-        defects = [line for line in said if line["event"] == "writer.failed"]
-        assert bool(defects) == isinstance(error, ZeroDivisionError)
-        log.error = None
-        assert (await asyncio.wait_for(writer.execute(add(1)), 60)).result.value == 1
+            assert outcomes == [error] * 3
+            defects = [line for line in said if line["event"] == "writer.failed"]
+            assert bool(defects) == isinstance(error, ZeroDivisionError)
+            log.error = None
+            assert (await asyncio.wait_for(writer.execute(add(1)), 60)).result.value == 1
+        told = [line["event"] for line in said if line["event"].startswith("writer.store_")]
+        outage = ["writer.store_unavailable", "writer.store_available"]
+        assert told == ([] if defects else outage), "once, however many batches it concerns"
+        assert writer.problem is None, "or else a service that nobody calls would never be well again"
 
 
 class Away(MemoryLog):

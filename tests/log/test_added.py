@@ -158,6 +158,12 @@ IN_A_VIEW = {
         "ALTER TABLE journal DROP COLUMN added",
         "The tables of journal do not fit this program",
     ),
+    "a foreign key of another table": (
+        "ALTER TABLE journal ADD CONSTRAINT once UNIQUE (written); INSERT INTO journal VALUES ('a', '', now()); "
+        "CREATE TABLE theirs (written text REFERENCES journal (written)); INSERT INTO theirs VALUES ('')",
+        "DROP TABLE theirs; ALTER TABLE journal DROP CONSTRAINT once; DELETE FROM journal",
+        "constraint theirs_written_fkey of table theirs, which no migration made, refuses rows",
+    ),
     "a check of the log's": (
         f"ALTER TABLE checkpoints ADD CHECK (consumer <> '{CONSUMER}')",
         "ALTER TABLE checkpoints DROP CONSTRAINT checkpoints_consumer_check",
@@ -263,6 +269,14 @@ IN_MIGRATIONS: dict[str, tuple[str, asyncpg.PostgresError]] = {
         "CREATE TABLE t (a text -- one, it's; two\n NOT NULL)",
         _of("23502", table="t", column="a"),
     ),
+    "a key of a partition": (
+        "CREATE TABLE t (a int REFERENCES u) PARTITION BY LIST (a)",
+        _of("23503", table="made_by_hand", constraint="t_a_fkey"),
+    ),
+    "a long statement": (
+        f"CREATE TABLE t (a int CHECK (a > 0) NOT NULL); SELECT {'a = a + ' * 6_000} 1",
+        _of("23502", table="t", column="a"),
+    ),
     "a big serial": ("CREATE TABLE t (a bigserial)", _of("23502", table="t", column="a")),
     "a later migration": (
         "CREATE TABLE t (a int); ALTER TABLE t ALTER a SET NOT NULL",
@@ -301,7 +315,7 @@ def test_what_migrations_make_in_whatever_words_is_theirs(
     wrong = []
     for number, (what, (statement, error)) in enumerate(IN_MIGRATIONS.items()):
         own = package(tmp_path, f"{stream}_{number}", statement)
-        if added := refused(error, own):
+        if added := refused(error, [own]):
             wrong.append(f"{what}: {added}")
     assert not wrong, "\n".join(wrong)
 
@@ -322,11 +336,45 @@ def test_whose_a_constraint_is_is_told_by_the_migrations() -> None:
         _of("23514", table="journal", constraint="journal_written_check"),
         _of("23505", table="journal", constraint="journal_written_key"),
         _of("23503", table="journal", constraint="journal_key_fkey"),
+        _of("23503", table="unheard_of", constraint="unheard_of_key_fkey"),
+        _of("23001", table="unheard_of", constraint="unheard_of_key_fkey"),
         _of("23502", table="checkpoints", column="position"),
         _of("P0001", context="PL/pgSQL-Funktion shout() Zeile 1 bei RAISE"),
     ]
-    assert [error for error in theirs if refused(error, PACKAGE)] == []
-    assert [error for error in added if not refused(error, PACKAGE)] == []
-    told = str(refused(added[0], PACKAGE))
+    assert [error for error in theirs if refused(error, [PACKAGE])] == []
+    assert [error for error in added if not refused(error, [PACKAGE])] == []
+    told = str(refused(added[0], [PACKAGE]))
     assert "row (1)" not in told
-    assert refused(_of("P0001", context="shout() line 1"), "tests.dead_letters") is None
+    unknown = [_of("P0001", context="shout() line 1"), _of("23503", table="x", constraint="x_key_fkey")]
+    assert [error for error in unknown if refused(error, ["tests.dead_letters"])] == []
+    assert all(refused(error) for error in unknown), "the log's own statements refuse nothing"
+
+
+def test_what_another_package_of_the_program_makes_is_the_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    one = package(tmp_path, f"{stream}_one", "CREATE TABLE t (a int, b text)")
+    more = "ALTER TABLE t ADD CONSTRAINT positive CHECK (a > 0), ALTER b SET NOT NULL"
+    other = package(tmp_path, f"{stream}_other", f"{more}; CREATE FUNCTION no() RETURNS trigger")
+    errors = [
+        _of("23514", table="t", constraint="positive"),
+        _of("23502", table="t", column="b"),
+        _of("P0001", context="PL/pgSQL function no() line 3 at RAISE"),
+    ]
+    assert [bool(refused(error, [one])) for error in errors] == [True] * 3
+    assert [bool(refused(error, [one, other])) for error in errors] == [False] * 3
+
+
+async def test_the_packages_of_a_log_are_known_to_its_views(
+    postgres_url: str, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: str
+) -> None:
+    monkeypatch.setattr(dead_lettering_module, "RETRIES", 0)
+    monkeypatch.syspath_prepend(tmp_path)
+    check = "ALTER TABLE journal ADD CONSTRAINT once CHECK (written <> '1')"
+    source, other = Source(), package(tmp_path, f"{stream}_other", check)
+    async with open_log(postgres_url, database, "views", PACKAGE, other) as log:
+        views = PostgresViews(log, PACKAGE, {"journal": Row})
+        projection = dead_lettering(Projection(CONSUMER, [source.view()], views, schema=Schema()), log)
+        assert await projection.handle(source.add("a:1"), 0) == 1
+        assert positions(await projection.dead_letters()) == {"a": [1]}

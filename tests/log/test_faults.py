@@ -403,6 +403,29 @@ async def test_a_database_is_made_in_utf8_whatever_the_template_is_in(
     await servers.execute(shaken.url, f'DROP DATABASE "{name}_new"')
 
 
+async def test_a_parameter_that_the_server_refuses_is_named(shaken: EmbeddedPostgres, name: str) -> None:
+    """Those of libpq's that asyncpg does not know, too. A database that is to be made changes nothing."""
+    wrong = {
+        "connect_timeout=3": 'unrecognized configuration parameter "connect_timeout"',
+        "work_mem=abc": 'invalid value for parameter "work_mem": "abc"',
+        "work_mem=1": 'outside the valid range for parameter "work_mem"',
+        "timezone=Mars": 'invalid value for parameter "TimeZone": "Mars"',
+        "role=nobody_here": 'role "nobody_here" does not exist',
+        "options=-cmax_connections%3D5": 'parameter "max_connections" cannot be changed',
+        "options=-z": "invalid command-line argument for server process: -z",
+    }
+    silent = []
+    for parameter, said in wrong.items():
+        for database in (name, f"{name}_missing"):
+            with pytest.raises((ConfigurationError, Unavailable)) as refused:
+                await ensure_database(f"{shaken.url}/?{parameter}", database)
+            told = str(refused.value)
+            if not (told.startswith("POSTGRES_URL: the server refuses a parameter") and said in told):
+                silent.append(f"{parameter}: {told}")
+            assert "\n" not in told
+    assert not silent, "\n".join(silent)
+
+
 @pytest.mark.parametrize("fifo", [False, True], ids=["last in first out", "first in first out"])
 @pytest.mark.parametrize("sessions", [0, 3])
 async def test_a_pooler_that_parts_sessions_is_refused(
@@ -436,7 +459,7 @@ async def test_a_user_without_the_right_to_create_runs_a_service(
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO runner"
     )
     url = as_role(shaken, "runner")
-    with pytest.raises(ConfigurationError, match=r"^POSTGRES_URL: this user may not set up the tables"):
+    with pytest.raises(ConfigurationError, match=rf"^POSTGRES_URL: this user may not set up .* {empty} "):
         async with open_log(url, empty, spec.log, *spec.migrations):
             pass
     async with open_log(shaken.url, empty, spec.log, *spec.migrations) as owner:

@@ -106,7 +106,7 @@ async def test_the_first_snapshot_of_many_events_is_encoded_by_another_thread(
     saving = Snapshots(log)
     for version in (EVERY, EVERY + 1):
         stream = StreamId(COUNTER.name, f"of-{version}")
-        saving.offer(stream, Entry(COUNTER, Count(version, version), version, version, 0))
+        saving.offer_all({stream: Entry(COUNTER, Count(version, version), version, version, 0)})
     task = asyncio.create_task(saving.run())
     await until(lambda: len(on_loop) == 2)
     task.cancel()
@@ -278,7 +278,8 @@ async def test_streams_that_are_due_together_give_others_a_turn_between_them(
         return encode(codec, state)
 
     def offer(id: str, version: int) -> None:
-        snapshots.offer(StreamId(COUNTER.name, id), Entry(COUNTER, Count(version), version, version, 0))
+        stream = StreamId(COUNTER.name, id)
+        snapshots.offer_all({stream: Entry(COUNTER, Count(version), version, version, 0)})
 
     async def others() -> None:
         while True:

@@ -41,6 +41,7 @@ _BY_THE_SAME_CALL = {
     "jetstream.connection:_check_version": "connect",
     "jetstream.connection:connect": "connect",
     "jetstream.meaning:unavailable": "whatever asks NATS",
+    "postgres.database:_opened": "connect",
     "postgres.database:check": "check",
     "postgres.database:connect": "connect",
     "postgres.database:refused_at_start": "what it wraps is raised to a doctor as it is",

@@ -204,7 +204,10 @@ SLIPS: Mapping[str, tuple[Callable[[], object], str]] = {
     "no time for faults": (simulated(call(), faulty_seconds=1), "faulty_seconds is 1; give seconds, from 3"),
     "no patience": (simulated(call(), patience_seconds=-1), "patience_seconds is -1; give seconds, from 0"),
     "a call before all": (lambda: call(at=-1), "Call: at is -1; give seconds, from 0"),
-    "a call without an end": (lambda: call(patience=float("inf")), "Call: patience is inf; give seconds"),
+    "a call without an end": (
+        lambda: call(patience_seconds=float("inf")),
+        "Call: patience_seconds is inf; give seconds",
+    ),
     "a call of nobody": (
         lambda: call(correlation_id=""),
         "Call: correlation_id is ''; give a text, another one",

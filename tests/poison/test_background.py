@@ -133,7 +133,8 @@ async def test_a_state_that_cannot_be_encoded_costs_no_other_its_snapshot(
     monkeypatch.setattr(StateCodec, "encode", fussy)
     snapshots = Snapshots(log, every=1)
     for number in (1, 2, 3):
-        snapshots.offer(StreamId(COUNTER.name, str(number)), Entry(COUNTER, Count(number, 1), 1, number, 0))
+        stream = StreamId(COUNTER.name, str(number))
+        snapshots.offer_all({stream: Entry(COUNTER, Count(number, 1), 1, number, 0)})
     running = asyncio.create_task(snapshots.run())
     await until(lambda: {stream.id for stream in log.snapshots} == {"1", "3"})
     assert not running.done()
@@ -145,7 +146,8 @@ async def test_what_waits_for_its_snapshot_is_bounded(monkeypatch: pytest.Monkey
     monkeypatch.setattr("twinlog.log.snapshots._MOST_WAITING", 3)
     snapshots = Snapshots(MemoryLog("counters"), every=1)
     for number in range(10):
-        snapshots.offer(StreamId(COUNTER.name, str(number)), Entry(COUNTER, Count(1, 1), 1, number, 0))
+        stream = StreamId(COUNTER.name, str(number))
+        snapshots.offer_all({stream: Entry(COUNTER, Count(1, 1), 1, number, 0)})
     assert [stream.id for stream in snapshots._waiting] == ["7", "8", "9"]
 
 

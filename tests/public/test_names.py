@@ -18,6 +18,8 @@ PACKAGES = [
     "twinlog.testing.conformance",
     "twinlog.dev",
     "twinlog.audit",
+    "twinlog.consume",
+    "twinlog.console",
 ]
 
 

@@ -165,7 +165,7 @@ async def _trade(client: Client, customer: str) -> None:
 
 
 async def _clean(client: Client) -> None:
-    report = await audit(client.shop.postgres_url, client.shop.nats_url, wait=240)
+    report = await audit(client.shop.postgres_url, client.shop.nats_url, wait_seconds=240)
     assert not report.violations, "\n".join(map(str, report.violations))
     assert report.settled, report.in_flight
 

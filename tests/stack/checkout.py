@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from stack.topology import NAMES, ROOT, SERVICES
-from tests import servers
+from tests import preloaded, servers
 from tests.waiting import until
 from twinlog.dev import free_port
 
@@ -48,19 +48,23 @@ class Checkout:
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         return self._start("tests.preloaded_process", "stack", *arguments, **settings, PYTHONPATH=paths)
 
-    def _start(self, module: str, *arguments: str, **settings: str) -> subprocess.Popen[bytes]:
+    async def refused(self, *arguments: str, **settings: str) -> str:
+        """What a fork of `python -m stack` says that ends at once, with the code of bad usage."""
+        ran = await preloaded.run("stack", *arguments, env=self._env(settings), cwd=self.folder)
+        assert ran.code == 2, ran
+        return ran.out + ran.err
+
+    def _env(self, settings: Mapping[str, str]) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.endswith("_URL")}
+        own = {"CONSOLE_ADDRESS": self.console, "METRICS_ADDRESS": "127.0.0.1:0", **self.addresses}
+        return {**inherited, **own, **settings}
+
+    def _start(self, module: str, *arguments: str, **settings: str) -> subprocess.Popen[bytes]:
         with self.output.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 cwd=self.folder,
-                env={
-                    **inherited,
-                    "CONSOLE_ADDRESS": self.console,
-                    "METRICS_ADDRESS": "127.0.0.1:0",
-                    **self.addresses,
-                    **settings,
-                },
+                env=self._env(settings),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

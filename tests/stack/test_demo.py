@@ -28,7 +28,7 @@ async def test_ctrl_c_ends_it_quietly(own: Checkout) -> None:
 
 
 async def test_a_second_ctrl_c_does_not_wait(own: Checkout) -> None:
-    process = own.start("demo", DEMO_ORDERS="100000")
+    process = own.start_cheaply("demo", DEMO_ORDERS="100000")
     await own.up()
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
@@ -39,16 +39,14 @@ async def test_a_second_ctrl_c_does_not_wait(own: Checkout) -> None:
 
 async def test_a_taken_port_is_told_in_one_line(own: Checkout) -> None:
     taken = own.addresses["ORDERS_ADDRESS"]
-    process = own.start("run", CUSTOMERS_ADDRESS=taken, ORDERS_ADDRESS=taken)
-    assert await own.ended(process) == 2
-    assert taken in own.said.splitlines()[-1]
+    said = await own.refused("run", CUSTOMERS_ADDRESS=taken, ORDERS_ADDRESS=taken)
+    assert taken in said.splitlines()[-1]
     assert not own.processes()
 
 
 async def test_wrong_settings_are_told_in_one_line_before_anything_is_started(own: Checkout) -> None:
-    process = own.start("run", ORDERS_ADDRESS="foo", LOG_LEVEL="loud")
-    assert await own.ended(process) == 2
-    (line,) = own.said.splitlines()[1:]
+    said = await own.refused("run", ORDERS_ADDRESS="foo", LOG_LEVEL="loud")
+    (line,) = said.splitlines()[1:]
     assert "ORDERS_ADDRESS=foo is wrong: must be host:port, such as 127.0.0.1:50051 [" in line
     assert line.count("LOG_LEVEL=loud is wrong") == 1
     assert "rm -rf" not in line
@@ -56,5 +54,4 @@ async def test_wrong_settings_are_told_in_one_line_before_anything_is_started(ow
 
 
 async def test_bad_usage_is_told_in_one_line(own: Checkout) -> None:
-    assert await own.ended(own.start("dance")) == 2
-    assert own.said == "usage: python -m stack demo | run\n"
+    assert await own.refused("dance") == "usage: python -m stack demo | run\n"

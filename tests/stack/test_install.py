@@ -23,12 +23,12 @@ _FAKE_PYTHON = """\
 # Stands still at the moment that $CUT names, as a slow disk or network would have it.
 reach() { if [ "$CUT" = "$1" ]; then : >reached; exec sleep 600; fi; }
 case "$*" in
-"-c "*venv.main*)
-    mkdir -p "$3/bin"
+"-c "*" venv .venv")
+    mkdir -p "$4/bin"
     reach "empty environment"
-    cp "$0" "$3/bin/python"
+    cp "$0" "$4/bin/python"
     reach "environment without pip"
-    touch "$3/pip"
+    touch "$4/pip"
     echo made >> calls ;;
 "-c "* | "stack/installing.py "*) exec {python} "$@" ;;
 *"-m pip install "*)
@@ -199,13 +199,25 @@ def test_an_index_that_never_answers_ends_the_installation_with_pips_reason(tmp_
 
 
 def test_what_pip_is_at_is_told(tmp_path: Path) -> None:
-    script = [f"until grep -q {told} told; do sleep 0.1; done" for told in ("question", "a==1")]
-    code, said, _ = installing(tmp_path, "\necho Collecting a==1\n".join(script) + "\necho 'WARNING: odd'")
+    question, collecting, installs = (
+        f"until grep -qE '{told}' told; do sleep 0.1; done"
+        for told in ("question", "a==1", "collected|uninstalled")
+    )
+    script = (
+        question,
+        "echo Collecting a==1",
+        collecting,
+        "echo 'Installing collected packages: a, pip'; echo '      Successfully uninstalled pip-1'",
+        installs,
+        "echo 'WARNING: odd'",
+    )
+    code, said, _ = installing(tmp_path, "\n".join(script))
     *waits, last = dict.fromkeys(said.splitlines())
     assert (code, last) == (0, "WARNING: odd")
     assert waits == [
         "… pip is at its first question to an index of packages",
         "… pip is at Collecting a==1",
+        "… pip is at Installing collected packages: a, pip",
     ]
 
 

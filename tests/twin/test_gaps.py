@@ -81,6 +81,17 @@ def test_what_says_nothing_proves_nothing(said: str) -> None:
     assert not Interest(["Type1"], "").has_all(said, 4)
 
 
+def test_what_looks_wanted_and_is_not_is_named_once() -> None:
+    interest = Interest(["Wanted", "Other"], "")
+    said = told([(type, NO_ROUTING_KEY) for type in ("Wanted", "Other", "Else", "Wanted")], [])[-1]
+    (wanted, first), (other, second) = interest.named(said, 0)
+    assert (first, second) == (1, 2)
+    assert interest.named(said, 1) == [(other, 2)]
+    interest.looks_alike(other)
+    assert interest.named(said, 0) == [(wanted, 1)]
+    assert not any(interest.named(nothing, 0) for nothing in ("", "nonsense", "0 00000000000x7"))
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The streams that the server was asked about."""

@@ -83,6 +83,33 @@ async def test_messages_of_somebody_else_stand_for_no_events_of_a_batch_that_rea
     assert await twin.state() == TwinState(1, 9, 0)
 
 
+async def test_a_message_of_somebody_else_in_the_middle_of_a_batch_hides_no_event_from_who_wants_it(
+    nats: NatsClient, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event whose place it has taken is refused, those behind it are not, and only the last is answered."""
+    texts = recorded(twin.name, 3, 3, StringValue(value="x"))
+    events = [*recorded(twin.name, 3), *texts, *recorded(twin.name, 2, 6)]
+    publish = nats.publish_all
+
+    async def interrupted(messages: Sequence[Outgoing], timeout: float) -> Answers:
+        middle = next((i for i, each in enumerate(messages) if each.data == to_wire(events[6])), 0)
+        if not middle:
+            return await publish(messages, timeout)
+        before = await publish(messages[:middle], timeout)
+        await nats.jetstream().publish(f"{twin.name}.a.Other.-", b"somebody else's")
+        return Answers(before.first, (await publish(messages[middle:], timeout)).last)
+
+    await twin.create(1)
+    async with twin.deliver(0, ["Int64Value"]) as wants, twin.deliver(0, ["StringValue"]) as others:
+        await twin.publish(events[:3])
+        assert await take(wants, 3) == events[:3]
+        monkeypatch.setattr(nats, "publish_all", interrupted)
+        await twin.publish(events[3:])
+        with pytest.raises(TwinDamaged, match="its message 7 is not event 7 of the log"):
+            await take(wants, 1)
+        assert await take(others, 3) == texts
+
+
 async def test_what_a_rival_has_stored_stands_for_the_events_of_a_batch(
     nats: NatsClient, twin: JetStreamTwin
 ) -> None:

@@ -101,7 +101,7 @@ async def test_upgrade_and_rollback(
             await new.aclose()
             await orders.phase()
             await orders.finish()
-            report = await audit(own_postgres.url, own_nats.url, wait=_SETTLE_SECONDS)
+            report = await audit(own_postgres.url, own_nats.url, wait_seconds=_SETTLE_SECONDS)
             assert (report.in_flight, report.violations, report.notes) == ([], [], [])
             assert await orders.seen() == orders.states
     assert [line for line in said if '"level": "error"' in line or "ended with" in line] == []

@@ -37,13 +37,7 @@ from typing import Any
 
 from twinlog.audit.chain import NOTED, ChainAudit
 from twinlog.audit.database_snapshots import DatabaseSnapshot, database_snapshot
-from twinlog.audit.dead_letters import (
-    DeadLetter,
-    DeadLetterAudit,
-    DeadLetters,
-    DeadLettersByConsumer,
-    discards,
-)
+from twinlog.audit.dead_letters import DeadLetterAudit, DeadLettersByConsumer
 from twinlog.audit.domain import Domain, Round
 from twinlog.audit.followers import WITHIN, set_checkpoint
 from twinlog.audit.guards import judge_guards
@@ -203,7 +197,7 @@ class Auditor:
         self._checked["timers"] += reading.history.judge_timers(await own.timers(), found)
         await reading.compare_views(databases, found)
         count, beyond = await own.requests()
-        self._checked["requests"] = self._checked["requests"] + count
+        self._checked["requests"] += count
         for request_id, position in beyond:
             found.add(
                 REQUESTS,
@@ -234,13 +228,9 @@ class Auditor:
 
     def _judge_domain(self, now: datetime, found: Findings) -> None:
         followed = [follower.dead_letters for follower in self._followers]
-        given_up: list[tuple[DeadLetters, DeadLetter]] = []
-        for of_consumer, one in discards(self._dead_letters.values()):
-            found.note(
-                f"{of_consumer.consumer} gave up {of_consumer.log}/{one.position}, which had no effect"
-            )
-            if of_consumer in followed:
-                given_up.append((of_consumer, one))
+        given_up = [(each, one) for each in self._dead_letters.values() for one in each.discarded.values()]
+        for of, one in given_up:
+            found.note(f"{of.consumer} gave up {of.log}/{one.position}, which had no effect")
         in_flight = [case for reading in self._readings for case in reading.in_flight()]
         around = Round(
             now,
@@ -248,7 +238,7 @@ class Auditor:
             busy=bool(in_flight) or any(follower.lag for follower in self._followers),
             in_flight=set(in_flight),
             parked=[one for each in followed for one in each.parked.values()],
-            discarded=given_up,
+            discarded=[(of, one) for of, one in given_up if of in followed],
             unreadable=self._unreadable(),
             due={stream: due for each in self._readings for stream, due in each.history.due.items()},
             state=self._state,

@@ -232,7 +232,7 @@ class ChainAudit:
         """``wanted`` and ``ends``: the position of the log, read before and after the rest."""
         reached = self.newest.head if self.newest else 0
         self.waiting = sum(each.last + 1 - each.first for each in unlinked)
-        for first, last in self._covered.missing(wanted):
+        for first, last in self._covered.missing(1, wanted):
             for each in unlinked:  # some of which may have been sealed since
                 first = each.last + 1 if each.first <= first <= each.last else first
             if first <= last:

@@ -6,8 +6,7 @@ Every parked event is the event of the log that it came from; the events of a ke
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError, Message
@@ -201,11 +200,6 @@ def out_of_order(
         events=list(dict.fromkeys([address, shown_by])),
         remedy="compare what both events did, append what corrects it; find what wrote besides the consumer",
     )
-
-
-def discards(of_all: Collection[DeadLetters]) -> Iterator[tuple[DeadLetters, DeadLetter]]:
-    """Every discarded event, after the dead letters of its consumer."""
-    return chain.from_iterable(((each, one) for one in each.discarded.values()) for each in of_all)
 
 
 def _message(type: str, payload: bytes) -> Message | None:

@@ -52,8 +52,6 @@ class Found(NamedTuple):
 
 
 class Searched(NamedTuple):
-    """What was looked through."""
-
     found: Sequence[Found]
     tables: int
     messages: int

@@ -10,14 +10,13 @@ from typing import Any
 from twinlog.audit.auditor import GRACE, Auditor
 from twinlog.audit.dead_letters import DeadLettersByConsumer
 from twinlog.audit.domain import Domain, Domains
-from twinlog.audit.errors import CannotAudit
 from twinlog.audit.followers import Follower
 from twinlog.audit.sagas import Sagas
 from twinlog.audit.shared_views import SharedRows, SharedViewAudit
-from twinlog.audit.survey import Wired, surveyed
+from twinlog.audit.survey import CannotAudit, Wired, surveyed
 from twinlog.audit.system import AuditedLog, System
 from twinlog.audit.tables import TableRows
-from twinlog.audit.views import RowsAudit, Unjudged, ViewAudit
+from twinlog.audit.views import RowsAudit, ViewAudit
 from twinlog.consume import Consumer
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.consume.effects import EffectConsumer
@@ -132,7 +131,7 @@ def _view(
     store = projection.store
     rows = TableRows.of(view, store) if isinstance(store, PostgresViews) else None
     if rows is None or not isinstance(store, PostgresViews):
-        followed = Unjudged(
+        followed = RowsAudit(
             view,
             log=projection.source,
             consumer=projection.name,

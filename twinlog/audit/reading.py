@@ -39,8 +39,6 @@ ARCHIVED = "archived events are known to their streams"
 
 
 class Reading:
-    """Follows one log."""
-
     def __init__(
         self,
         of: AuditedLog,

@@ -48,7 +48,6 @@ class SharedRows:
         """Which parts stand where their checkpoints do, by this connection."""
 
     def join(self, part: SharedViewAudit) -> None:
-        """Takes in one more log."""
         self._parts.append(part)
 
     def add(self, consumer: str, key: str, event: Recorded, message: Message) -> None:

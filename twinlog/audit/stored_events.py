@@ -20,8 +20,6 @@ T = TypeVar("T")
 
 
 class ChainedLog(Chained, Protocol):
-    """A log with a chain."""
-
     name: str
 
     async def read(self, after: int, limit: int) -> Sequence[Recorded]: ...

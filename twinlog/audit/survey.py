@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from twinlog.audit.errors import CannotAudit
 from twinlog.consume import Consumer, ConsumerWrapper
 from twinlog.log.installation import named
 from twinlog.memory.twin import MemoryTwin
@@ -28,6 +27,12 @@ from twinlog.service.spec import ServiceSpec
 
 CONNECTIONS = 3
 """Of each pool: one has the database as it was at one instant, others read its log and what a wiring asks for."""
+
+
+class CannotAudit(ConfigurationError):
+    """Cannot audit: {why}"""
+
+    reason = "CANNOT_AUDIT"
 
 
 @dataclass

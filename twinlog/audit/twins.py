@@ -33,8 +33,6 @@ class Stored(NamedTuple):
 
 
 class TwinAudit:
-    """Follows one twin."""
-
     def __init__(self, client: NatsClient, name: str, owner: str, namespace: str = "") -> None:
         """``owner``: the service whose relay fills the stream; ``namespace``: that of the installation."""
         self.name = name

@@ -47,37 +47,55 @@ class Rows(Protocol):
         ...
 
 
-class RowsAudit(Protocol):
-    """Follows what one consumer keeps of one log."""
+class RowsAudit:
+    """Follows what one consumer keeps of one log. By itself it compares no rows: it tells how far behind they are."""
 
-    log: str
-    consumer: str
-    database: str
-    position: int
-    """Compared up to here."""
-    wanted: int
-    """Position of the last event that it has to show."""
-    schema: Schema | None
-    """What decodes its events; None: as its log does."""
+    def __init__(
+        self,
+        view: AnyView,
+        *,
+        log: str,
+        consumer: str,
+        database: str,
+        routing_key: str = "",
+        schema: Schema | None = None,
+    ) -> None:
+        """``routing_key`` is that of the events that are projected, empty for all; ``schema`` decodes them, None: as
+        their log does.
+        """
+        self.log = log
+        self.consumer = consumer
+        self.database = database
+        self.schema = schema
+        self.position = 0
+        """Compared up to here."""
+        self.wanted = 0
+        """Position of the last event that it has to show."""
+        self._view = view
+        self._routing_key = routing_key
 
     def note(self, event: Recorded, message: Message) -> None:
         """Notes an event, which may be beyond the checkpoint."""
-        ...
+        if self._projects(message):
+            self.wanted = event.position
+
+    def _projects(self, message: Message) -> bool:
+        return self._view.is_about(message) and self._routing_key in ("", routing_key_of(message))
 
     async def begin(self, connection: Connection, findings: Findings) -> None:
         """Takes in what was parked when its turn came and has been replayed since."""
-        ...
 
     async def follow(self, connection: Connection, decoded: Decoded, upto: int, findings: Findings) -> int:
         """Takes in events that follow the position, up to ``upto``; returns how many rows were compared."""
-        ...
+        self.position = max(self.position, decoded[-1][0].position)
+        return 0
 
     async def compare(self, connection: Connection, upto: int, findings: Findings) -> int:
         """Compares what can only be compared at the checkpoint, ``upto``; returns how many rows."""
-        ...
+        return 0
 
 
-class ViewAudit:
+class ViewAudit(RowsAudit):
     """Follows one view of one log. It keeps the folded rows in memory."""
 
     def __init__(
@@ -92,23 +110,14 @@ class ViewAudit:
         schema: Schema | None = None,
         remedy: str,
     ) -> None:
-        """``dead_letters`` are its consumer's; ``routing_key`` is that of the events that are projected, empty for
-        all; ``remedy`` makes the view again.
-        """
-        self.name = view.name
-        self.log = log
-        self.consumer = dead_letters.consumer
-        self.database = database
-        self.schema = schema
-        self.position = 0
-        """Folded up to here."""
-        self.wanted = 0
-        """Position of the last event that it has to show."""
+        """``dead_letters`` are its consumer's; ``remedy`` makes the view again."""
+        consumer = dead_letters.consumer
+        super().__init__(
+            view, log=log, consumer=consumer, database=database, routing_key=routing_key, schema=schema
+        )
         self._dead_letters = dead_letters
         self._replayed = 0
         """How many of the replayed dead letters were folded."""
-        self._routing_key = routing_key
-        self._view = view
         self._stored = rows
         self._remedy = remedy
         self._rows: dict[str, Any] = {}
@@ -163,13 +172,6 @@ class ViewAudit:
                 else:
                     self._rows[key] = row
 
-    def note(self, event: Recorded, message: Message) -> None:
-        if self._projects(message):
-            self.wanted = event.position
-
-    def _projects(self, message: Message) -> bool:
-        return projects(self._view, self._routing_key, message)
-
     async def compare(self, connection: Connection, upto: int, findings: Findings) -> int:
         """Compares the rows that changed or were wrong since the last time; ``connection`` sees the view exactly at
         the position.
@@ -207,44 +209,6 @@ class ViewAudit:
             events=[f"{self.log}/{self.position}"],
             remedy=self._remedy,
         )
-
-
-class Unjudged:
-    """Follows a view whose rows are not compared; only how far it is behind."""
-
-    def __init__(
-        self, view: AnyView, *, log: str, consumer: str, database: str, routing_key: str = ""
-    ) -> None:
-        """``routing_key`` is that of the events that are projected, empty for all."""
-        self.log = log
-        self.consumer = consumer
-        self.database = database
-        self.schema: Schema | None = None
-        self.position = 0
-        self.wanted = 0
-        self._view = view
-        self._routing_key = routing_key
-
-    def note(self, event: Recorded, message: Message) -> None:
-        if projects(self._view, self._routing_key, message):
-            self.wanted = event.position
-
-    async def begin(self, connection: Connection, findings: Findings) -> None:
-        """Nothing."""
-
-    async def follow(self, connection: Connection, decoded: Decoded, upto: int, findings: Findings) -> int:
-        self.position = max(self.position, decoded[-1][0].position)
-        return 0
-
-    async def compare(self, connection: Connection, upto: int, findings: Findings) -> int:
-        return 0
-
-
-def projects(view: AnyView, routing_key: str, message: Message) -> bool:
-    """Whether a view is about an event; ``routing_key``: of those that are projected."""
-    if not view.is_about(message):
-        return False
-    return not routing_key or routing_key_of(message) == routing_key
 
 
 def difference(expected: Any, found: Any) -> str:

@@ -15,7 +15,7 @@ from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from twinlog.cli import proto
+from twinlog.cli import again, proto
 from twinlog.cli.console import ADDRESS as CONSOLE_ADDRESS
 from twinlog.cli.console import missing as missing_of_console
 from twinlog.cli.exits import OK, Failed, Usage
@@ -150,8 +150,8 @@ async def _stay_up(options: argparse.Namespace, project: Project, system: Any) -
         options.up(system)
     at = "".join(f" --at {each}" for each in system.addresses.values())
     at = "" if [*system.addresses.values()] == [*project.services.values()] else at
-    _say(f"  twinlog status --watch{at}")
-    _say(f"  twinlog dead-letters list{at}\n")
+    _say(f"  {again.command()} status --watch{at}")
+    _say(f"  {again.command()} dead-letters list{at}\n")
     if options.no_restart:
         await asyncio.get_running_loop().create_future()
     await _restart_on_change(project, system)

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+from twinlog.cli import again
 from twinlog.cli.exits import OK, WRONG, Usage
 from twinlog.cli.output import print_json
 from twinlog.cli.project import Project
@@ -108,7 +109,7 @@ def _print_figures(figures: dict[str, Any], simulation: Any, seed: int | None, f
 
 
 def _replay(seed: int | None) -> str:
-    return f"twinlog simulate --seed {seed}"
+    return f"{again.command()} simulate --seed {seed}"
 
 
 def _progress(text: str, *, end: str = "") -> None:

@@ -16,8 +16,6 @@ _DETAILS = "grpc-status-details-bin"
 
 
 class Why(StrEnum):
-    """Why there is no message."""
-
     GONE = "gone"
     """Nothing listens at its address."""
     SLOW = "slow"

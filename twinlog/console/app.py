@@ -52,7 +52,6 @@ class Console:
         self.pages = Pages(lambda: (self.live.viewers, self.live.loaders))
         """What is asked of it."""
         self._services = services
-        self._pages = pages
         folders = list(dict.fromkeys(page.templates for page in pages if page.templates))
         self._templates = environment(folders)
         self._templates.globals |= {
@@ -203,8 +202,6 @@ class Console:
 
 
 class _Made(NamedTuple):
-    """What is to be shown."""
-
     template: str
     model: Any
     status: int

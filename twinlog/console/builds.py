@@ -150,38 +150,14 @@ def builds_of(answer: Answer[pb.ListViewsResponse] | None, view: str) -> Builds 
     return None
 
 
-@dataclass(frozen=True)
-class Rehearsed:
-    """What a switch would do."""
-
-    answer: Answer[pb.SwitchViewResponse]
-    dead_letters: str = ""
-    """What has to be confirmed, of events that only the new build has set aside; empty: nothing."""
-
-    @property
-    def differs(self) -> bool:
-        """Whether rows differ, which has to be confirmed."""
-        return self.answer.message is not None and differs(self.answer.message.comparison)
-
-
-async def rehearse_switch(services: Services, service: str, view: str, build: int) -> Rehearsed:
-    """Compares, and says what would have to be confirmed. Nothing is switched."""
-    request = pb.SwitchViewRequest(view=view, build=build, confirm_differences=True, dry_run=True)
-    return await _rehearse(services, service, "SwitchView", request)
-
-
-async def rehearse_back(services: Services, service: str, view: str) -> Rehearsed:
-    """The same of the way back, where nothing is compared."""
-    request = pb.SwitchViewBackRequest(view=view, dry_run=True)
-    return await _rehearse(services, service, "SwitchViewBack", request)
-
-
-async def _rehearse(services: Services, service: str, method: str, request: Any) -> Rehearsed:
+async def rehearse(services: Services, service: str, method: str, request: Any) -> tuple[Answer[Any], str]:
+    """What an order that is a dry run would come to, and what has to be confirmed of events that only the new build
+    has set aside; empty: nothing."""
     answer = await call(services, service, method, request)
     if not answer.reason.endswith("VIEW_BUILD_HAS_DEAD_LETTERS"):
-        return Rehearsed(answer)
+        return answer, ""
     request.confirm_dead_letters = True
-    return Rehearsed(await call(services, service, method, request), answer.problem)
+    return await call(services, service, method, request), answer.problem
 
 
 async def call(services: Services, service: str, method: str, request: Any) -> Answer[Any]:

@@ -42,12 +42,10 @@ class Group:
 
     @property
     def id(self) -> str:
-        """Names it on the page."""
         return f"{self.consumer}-{self.error_type}"
 
     @property
     def shown_errors(self) -> Sequence[tuple[str, int]]:
-        """Some of the errors."""
         return self.errors[:_SHOWN_ERRORS]
 
     @property
@@ -98,7 +96,6 @@ class Found:
 
 
 async def found(services: Services, trend_seconds: int) -> Found:
-    """All that there are."""
     request = pb.GroupDeadLettersRequest(trend_seconds=trend_seconds)
     answers = await services.ask_all(lambda c: DeadLetterServiceStub(c).GroupDeadLetters, request)
     groups: dict[tuple[str, str, str], Group] = {}
@@ -122,16 +119,14 @@ async def listed(
 
     ``pages``: by the service to ask, the token of the page; empty: the first one.
     """
-    requests = [pb.ListDeadLettersRequest() for _ in pages]
-    for made, token in zip(requests, pages.values(), strict=True):
+
+    async def page(service: str, token: str) -> Answer[pb.ListDeadLettersResponse]:
+        made = pb.ListDeadLettersRequest()
         made.CopyFrom(request)
         made.page_token = token
-    answers = await asyncio.gather(
-        *(
-            services.ask(service, lambda c: DeadLetterServiceStub(c).ListDeadLetters, made)
-            for service, made in zip(pages, requests, strict=True)
-        )
-    )
+        return await services.ask(service, lambda c: DeadLetterServiceStub(c).ListDeadLetters, made)
+
+    answers = await asyncio.gather(*map(page, pages.keys(), pages.values()))
     letters, tokens = [], {}
     for service, answer in zip(pages, answers, strict=True):
         if answer.message:

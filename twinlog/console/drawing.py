@@ -82,8 +82,6 @@ class ConsumerBox:
 
 @dataclass(frozen=True)
 class Group:
-    """The consumers of one service."""
-
     box: Box
     rows: Sequence[ConsumerBox]
 
@@ -105,8 +103,6 @@ class Line:
 
 @dataclass(frozen=True)
 class Drawing:
-    """All of it."""
-
     height: float
     logs: Sequence[LogBox]
     twins: Sequence[TwinBox]

@@ -38,8 +38,6 @@ _HEADERS: Sequence[tuple[str, str]] = [
 
 
 class Guard:
-    """Wraps an application."""
-
     def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
         """``hosts``: names, without ports, by which the console may be called besides those of this machine."""
         self._app = app

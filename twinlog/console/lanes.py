@@ -79,8 +79,6 @@ class Gap:
 
 @dataclass(frozen=True)
 class Lanes:
-    """The whole drawing."""
-
     lanes: Sequence[Lane]
     boxes: Sequence[Box]
     arrows: Sequence[Arrow]
@@ -91,8 +89,6 @@ class Lanes:
 
 @dataclass(frozen=True)
 class _Shape:
-    """How large things are."""
-
     gutter: float
     head: float
     lane: float

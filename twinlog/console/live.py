@@ -42,8 +42,6 @@ def tag_of(html: str) -> str:
 
 
 class Live:
-    """The streams of all pages."""
-
     def __init__(self, looking: Looking | None = None) -> None:
         """``looking``: where given, a page rests while no service tells of anything new."""
         self._looking = looking
@@ -104,7 +102,6 @@ class Live:
             shared.hurry()
 
     def close(self) -> None:
-        """Ends all streams, and loading."""
         self._closed = True
         for shared in self._shared.values():
             shared.stop()
@@ -145,7 +142,6 @@ class _Shared:
         await _at_most(seconds, self._changed)
 
     def wake(self) -> None:
-        """Wakes all who wait."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -165,7 +161,6 @@ class _Shared:
             self._loading.cancel()
 
     def stop(self) -> None:
-        """Ends loading."""
         self._stopped = True
         self._task.cancel()
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol, Self
 
 from twinlog.console.answers import Answer, Why
@@ -51,11 +52,6 @@ class Said:
     """How long its answers take at the moment, where that is long; 0: it is quick, or silent."""
     chain_problem: str = ""
     """What is wrong with the chain of its log."""
-
-    @property
-    def known(self) -> bool:
-        """Whether it has said anything, or is known to be silent."""
-        return self.described is not None or self.silent_since is not None
 
     @property
     def own_log(self) -> pb.LogDescription | None:
@@ -99,9 +95,12 @@ class Look:
 
     def owner(self, log: str) -> Said | None:
         """The service whose own log that is."""
-        return next(
-            (said for said in self.services.values() if said.own_log and said.own_log.log == log), None
-        )
+        return self.logs.get(log)
+
+    def head(self, log: str) -> int | None:
+        """The position of a log's last event, where its owner has told that."""
+        owner = self.owner(log)
+        return owner.own_log.head if owner and owner.own_log else None
 
     @property
     def logs(self) -> dict[str, Said]:
@@ -222,9 +221,10 @@ class Looking:
             self._answered(name, described.message, found, time.monotonic() - began)
 
     async def _ask_both(self, name: str) -> tuple[Answer[Any], Answer[Any]]:
+        ask, stub = partial(self._ask_service, name, seconds=LATE_SECONDS), InspectionServiceStub
         return await asyncio.gather(
-            self._ask_service(name, _describe, pb.DescribeRequest(), seconds=LATE_SECONDS),
-            self._ask_service(name, _consumers, pb.ListConsumersRequest(), seconds=LATE_SECONDS),
+            ask(lambda c: stub(c).Describe, pb.DescribeRequest()),
+            ask(lambda c: stub(c).ListConsumers, pb.ListConsumersRequest()),
         )
 
     def _fell_silent(self, name: str, failed: Answer[Any], asked_at: datetime) -> None:
@@ -263,11 +263,3 @@ class Looking:
             self.on_move()
         if said.silent_since != before.silent_since:
             self.on_turn()
-
-
-def _describe(channel: Any) -> Any:
-    return InspectionServiceStub(channel).Describe
-
-
-def _consumers(channel: Any) -> Any:
-    return InspectionServiceStub(channel).ListConsumers

@@ -73,14 +73,9 @@ def _consumer(said: Said | None, answer: pb.AwaitedAnswer) -> inspection.Consume
 def _silent(look: Look, said: Said, answer: pb.AwaitedAnswer) -> Iterator[str]:
     yield f"{said.service} is paused, hangs or is gone: {said.problem}."
     if consumer := _consumer(said, answer):
-        head = _head(look, consumer)
+        head = look.head(consumer.log) or 0
         behind = f", so up to {_events(head - consumer.position)} behind" if head > consumer.position else ""
         yield f"When it last answered, {consumer.consumer} stood at {consumer.log}/{consumer.position}{behind}."
-
-
-def _head(look: Look, consumer: inspection.ConsumerDescription) -> int:
-    owner = look.owner(consumer.log)
-    return owner.own_log.head if owner and owner.own_log else 0
 
 
 def _waits_for(answer: pb.AwaitedAnswer) -> str:

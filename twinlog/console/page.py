@@ -70,7 +70,7 @@ class Query:
         return [value for key, value in self.parameters if key == name and value]
 
     def number(self, name: str, *, most: int = 2**53) -> int:
-        """A parameter as a whole number from 0 to ``most``; 0 where it is missing or is none.
+        """A parameter as a whole number from 0 to ``most``; 0 where it is missing or no such number.
 
         Raises Gone where it is larger.
         """
@@ -150,8 +150,8 @@ class Page:
     templates: Path | None = None
     """The folder of its templates, where it is not the console's own."""
     live: bool = True
-    """Whether it is loaded again and again while somebody watches; one that is not is while ``moves`` says so, and
+    """Whether it is reloaded while somebody watches. Where it is not live, that is so only while ``moves`` says so, or
     while it shows an element with ``data-waits``."""
     moves: Callable[[Any], bool] = lambda model: False
-    """Whether a model, as it was loaded last, changes without any service's telling so, as what is filled or replayed
-    does. All others are loaded less often while nothing new is told, or found."""
+    """Whether a model, as it was loaded last, changes without a word from any service, as a build does while it is
+    filled. Others are loaded less often while no service tells of news, and no load finds any."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -129,8 +129,7 @@ def wants(consumer: pb.ConsumerDescription, event: pb.LoggedEvent) -> bool:
 def _pending(look: Look, said: Said, consumer: pb.ConsumerDescription, event: pb.LoggedEvent) -> Pending:
     behind = consumer.lag if consumer.lag_known and not said.silent_since else 0
     if not behind:
-        head = _heads(look).get(consumer.log, event.position)
-        behind = max(1, head - consumer.position)
+        behind = max(1, (look.head(consumer.log) or event.position) - consumer.position)
     return Pending(
         event,
         said.service,
@@ -165,7 +164,3 @@ def _with_dead_letters(
             wanted = [event for event in events if wants(consumer, event)]
             if consumer.dead_letters and wanted and not said.silent_since:
                 yield said, consumer, wanted
-
-
-def _heads(look: Look) -> Mapping[str, int]:
-    return {log: said.own_log.head for log, said in look.logs.items() if said.own_log}

@@ -64,7 +64,6 @@ class Rates:
 
 
 def rate(per_second: float) -> str:
-    """Events a second, short."""
     if per_second <= 0:
         return "0/s"
     if per_second < 0.05:

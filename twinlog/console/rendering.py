@@ -12,7 +12,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
         bytecode_cache=_COMPILED,
     )
     made.filters |= {
-        "ago": ago,
+        "ago": partial(_time, kind="ago"),
         "at_hand": at_hand,
         "anchor": anchor,
         "count": count,
@@ -73,11 +73,11 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
         "cut": cut,
         "json": as_json,
         "line": line,
-        "moment": moment,
+        "moment": partial(_time, kind="at"),
         "rate": rate,
         "short": short,
         "text": text,
-        "until": until,
+        "until": partial(_time, kind="until"),
     }
     made.globals |= {"static": static, "once": once(), "shell": shell, "grpcurl": grpcurl, "at_each": at_each}
     for name in made.list_templates():
@@ -127,11 +127,6 @@ def static(name: str) -> str:
     return f"/static/{hashlib.sha256(content(name) or b'').hexdigest()[:12]}/{name}"
 
 
-def moment(at: datetime | Timestamp | None) -> Markup:
-    """A moment, in the reader's own time zone where there is JavaScript, else in UTC."""
-    return _time(at, "at")
-
-
 def instant(text: str) -> str:
     """A time of a URL in UTC, whole, so that the browser shows it in its own zone; what is none, as it is."""
     if "/" in text or not {":", "-"} & set(text):
@@ -143,17 +138,9 @@ def instant(text: str) -> str:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z") if at else ""
 
 
-def ago(at: datetime | Timestamp | None) -> Markup:
-    """How long ago that was; the browser counts on."""
-    return _time(at, "ago")
-
-
-def until(at: datetime | Timestamp | None) -> Markup:
-    """How long it is until then; the browser counts down."""
-    return _time(at, "until")
-
-
 def _time(at: datetime | Timestamp | None, kind: str) -> Markup:
+    """A moment; ``kind``: ``at``, in the reader's time zone where there is JavaScript, else in UTC; or ``ago`` or
+    ``until``, how long since then or until then, which the browser counts on."""
     if isinstance(at, Timestamp):
         at = at.ToDatetime(UTC) if at.seconds else None
     if at is None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from google.protobuf.duration_pb2 import Duration
-
 from twinlog.console.lanes import cut_end, lasting
 from twinlog.console.rendering import short
 from twinlog.console.saga_words import State, step_state
@@ -21,8 +19,6 @@ _CHARACTER = 6.6
 
 @dataclass(frozen=True)
 class Node:
-    """One thing of a table."""
-
     x: float
     y: float
     width: float
@@ -41,8 +37,6 @@ class Node:
 
 @dataclass(frozen=True)
 class Diagram:
-    """The whole drawing."""
-
     nodes: Sequence[Node]
     paths: Sequence[str]
     back: Sequence[str]
@@ -188,14 +182,11 @@ def _groups(steps: Sequence[inspection.SagaTableStep]) -> list[list[inspection.S
 def _under(step: inspection.SagaTableStep) -> str:
     """What a step waits for, short."""
     if step.kind == inspection.SAGA_STEP_KIND_TIME:
-        return f"waits {_time(step.lasts)}" if step.HasField("lasts") else "waits for a time"
+        seconds = step.lasts.ToTimedelta().total_seconds()
+        return f"waits {lasting(seconds)}" if step.HasField("lasts") else "waits for a time"
     if step.kind == inspection.SAGA_STEP_KIND_SIGNAL:
         return "waits for a person"
     return step.owner or short(step.command) or "a command"
-
-
-def _time(duration: Duration) -> str:
-    return lasting(duration.ToTimedelta().total_seconds())
 
 
 def _across(one: Node, other: Node) -> str:

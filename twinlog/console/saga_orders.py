@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from twinlog.console.page import Form, Outcome
+from twinlog.console.page import Action, Form, Outcome, Query
 from twinlog.console.services import Services
 from twinlog.v1 import saga_service_pb2 as pb
 from twinlog.v1.saga_service_pb2_grpc import SagaServiceStub
@@ -88,11 +89,26 @@ class Rehearsal:
         return [each for each in self.response.outcomes if each.problem]
 
 
-async def rehearse(services: Services, service: str, selection: pb.SagaSelection, form: Form) -> Outcome:
+def actions(
+    selected: Callable[[Services, Query], Awaitable[tuple[str, pb.SagaSelection]]],
+) -> Mapping[str, Action]:
+    """The actions of a page; ``selected``: the service, and those of its sagas that the page is about."""
+
+    async def act(
+        how: Callable[..., Awaitable[Outcome]], services: Services, query: Query, form: Form
+    ) -> Outcome:
+        order = ORDERS.get(form.get("order"))
+        if order is None:
+            return Outcome("There is no such order: retry, skip or abort.", ok=False)
+        return await how(services, order, *await selected(services, query), form)
+
+    return {"rehearse": partial(act, _rehearse), "do": partial(act, _do)}
+
+
+async def _rehearse(
+    services: Services, order: Order, service: str, selection: pb.SagaSelection, form: Form
+) -> Outcome:
     """Says what an order would do, with a button that does it."""
-    order = ORDERS.get(form.get("order"))
-    if order is None:
-        return Outcome("There is no such order: retry, skip or abort.", ok=False)
     if order.needs_reason and not form.get("reason"):
         return Outcome(f"{order.verb} needs a reason: it is kept in the saga's log.", ok=False)
     answer = await _send(services, service, order, selection, form, dry_run=True)
@@ -111,11 +127,10 @@ async def rehearse(services: Services, service: str, selection: pb.SagaSelection
     return Outcome(ok=applies, only_said=True, template="saga_rehearsal.html", model=rehearsal)
 
 
-async def do(services: Services, service: str, selection: pb.SagaSelection, form: Form) -> Outcome:
+async def _do(
+    services: Services, order: Order, service: str, selection: pb.SagaSelection, form: Form
+) -> Outcome:
     """Does it, and says what came of it."""
-    order = ORDERS.get(form.get("order"))
-    if order is None:
-        return Outcome("There is no such order: retry, skip or abort.", ok=False)
     answer = await _send(services, service, order, selection, form, dry_run=False)
     if answer.message is None:
         return Outcome(f"{order.verb} failed: {answer.problem}", ok=False)

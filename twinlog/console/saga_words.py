@@ -44,10 +44,8 @@ BY_WORD = {state.word.replace(" ", "-"): status for status, state in SAGAS.items
 
 
 def saga_state(status: int) -> State:
-    """Where a saga stands."""
     return SAGAS.get(status, UNKNOWN)
 
 
 def step_state(status: int) -> State:
-    """Where a step stands."""
     return STEPS.get(status, UNKNOWN)

@@ -163,7 +163,6 @@ class Services:
         return self._told(await _answer(service, call(), seconds), seconds)
 
     def channel(self, service: str) -> grpc.aio.Channel:
-        """The channel to a service."""
         try:
             return self._channels[service]
         except KeyError:
@@ -218,7 +217,6 @@ _KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 @asynccontextmanager
 async def connected(addresses: Mapping[str, str]) -> AsyncIterator[Services]:
-    """The services at these addresses."""
     async with AsyncExitStack() as stack:
         channels = {
             name: cast(

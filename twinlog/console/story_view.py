@@ -54,8 +54,6 @@ class Told:
 
 @dataclass(frozen=True)
 class StoryView:
-    """All of it."""
-
     story: Story
     told: Sequence[Told]
     wide: Lanes

@@ -18,7 +18,6 @@ import structlog
 from twinlog._aio.linger import Linger
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog._aio.standing import seconds_since
-from twinlog.consume.calls import ProviderDown
 from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.ports import Handled
 from twinlog.log.system import SystemClock
@@ -119,6 +118,8 @@ class Cursor:
         """When the newest fault was seen last; None where there was none."""
         self._stored = 0
         self._faulty = False
+        self._held_up_at: int | None = None
+        """The checkpoint behind which events could not be handled, until they are or it has moved."""
         self._followed = False
         self._began: float | None = None
         """Since when events are being handled, by the loop's time; None while the cursor waits for some."""
@@ -173,12 +174,12 @@ class Cursor:
                         self._failed(moved)
                 except Exception as error:
                     # Later events must not overtake one that its handler fails on, so that one is tried again.
-                    # Who is down shows until a call gets through: that a delivery can be opened says nothing of it.
-                    self._faulty |= not isinstance(error, _OUTAGES) or isinstance(error, ProviderDown)
+                    self._faulty |= not isinstance(error, _OUTAGES)
                     self._failed(error)
                 await self._retrying.pause()
         finally:
             self._retrying.reset()  # another replica takes over, and its faults are not ours
+            self._held_up_at = None
 
     def _failed(self, error: Exception) -> None:
         self.last_error_at = self._clock.now()
@@ -192,7 +193,7 @@ class Cursor:
         async with self._twin.deliver(self.position, *wanted) as delivery:
             self._followed = True
             await self._check(self._stored)
-            if not self._faulty:
+            if not self._faulty and self._held_up_at != self._stored:
                 self._retrying.healed()
             try:
                 async with asyncio.timeout(None) as until_moved:
@@ -218,10 +219,15 @@ class Cursor:
                 self._began = began = loop.time()
                 try:
                     self._stored = await self._handler.handle(events, self._stored)
+                except (CheckpointMoved, DeliveryLost):
+                    raise
+                except Exception:  # a locked table, say: that a delivery can be opened says nothing of it
+                    self._held_up_at = self._stored
+                    raise
                 finally:
                     self._began = None
                 self.position = events[-1].position
-                self._faulty = False
+                self._faulty, self._held_up_at = False, None
                 self._reopened = 0
                 self._retrying.succeeded()
                 await self._linger.wait(began, delivery.waiting, self._batch)

@@ -67,7 +67,7 @@ class DeadLetterOperations:
         """By consumer: the looks until what it could not read is tried again."""
         self._last_key: defaultdict[str, str] = defaultdict(str)
         """By consumer: the key that was tried last."""
-        self._times = ParkedTimes(log, DEAD_LETTERS.name)
+        self._times = ParkedTimes(log)
 
     def add(self, consumer: DeadLettering) -> None:
         """From now on this consumer's dead letters are counted and shown."""
@@ -164,17 +164,9 @@ class DeadLetterOperations:
 
     async def stored(self, listed: Sequence[Listed]) -> Sequence[tuple[Recorded, EventParked]]:
         """The record of each dead letter, with the event's bytes. Raises StreamUnreadable."""
-        streams = [StreamId(DEAD_LETTERS.name, one.consumer.name) for one in listed]
-        slices = await self._log.load(
-            [
-                ReadRequest(stream, one.letter.version - 1, upto=one.letter.version)
-                for stream, one in zip(streams, listed, strict=True)
-            ]
-        )
-        return [
-            _parked(stream, one.letter.version, slice.events)
-            for stream, one, slice in zip(streams, listed, slices, strict=True)
-        ]
+        asked = [one.record for one in listed]
+        slices = await self._log.load(asked)
+        return [_parked(each, slice.events) for each, slice in zip(asked, slices, strict=True)]
 
     async def parked_at(self) -> Mapping[tuple[str, int], datetime]:
         """When each dead letter was set aside, by consumer and position; of very many, some are told later."""
@@ -243,11 +235,10 @@ def _events(count: int) -> str:
     return f"{count} event{'' if count == 1 else 's'}"
 
 
-def _parked(stream: StreamId, version: int, events: Sequence[Recorded]) -> tuple[Recorded, EventParked]:
+def _parked(asked: ReadRequest, events: Sequence[Recorded]) -> tuple[Recorded, EventParked]:
     try:
         [record] = events
         return record, EventParked.FromString(record.payload)
     except (ValueError, DecodeError) as error:
-        raise StreamUnreadable(
-            stream=stream, version=version, why=f"it is no EventParked ({error})"
-        ) from error
+        why = f"it is no EventParked ({error})"
+        raise StreamUnreadable(stream=asked.stream, version=asked.upto, why=why) from error

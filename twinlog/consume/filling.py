@@ -16,6 +16,7 @@ import structlog
 
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.consume.cursor import Cursor, Handler
+from twinlog.log import say
 from twinlog.log.lease import Lease
 from twinlog.log.twin import LogForked, Twin, TwinMissing
 from twinlog.log.wire import event_id_of
@@ -141,7 +142,9 @@ class Filling:
         self._follows = follows
         self._rest = 100 / max(1, min(100, share)) - 1
         self._retrying = Retrying(
-            say_failing=self._say_stopped, say_working=self._say_going_on, randomness=randomness
+            say_failing=self._say_stopped,
+            say_working=say.info("view_build.filling", consumer=handler.name),
+            randomness=randomness,
         )
 
     @property
@@ -211,6 +214,3 @@ class Filling:
         if not isinstance(error, Unavailable | TwinMissing | ConfigurationError):
             log.error("view_build.failed", consumer=name, exc_info=error)
         log.warning("view_build.stopped", consumer=name, problem=self.problem)
-
-    def _say_going_on(self) -> None:
-        structlog.get_logger().info("view_build.filling", consumer=self._handler.name)

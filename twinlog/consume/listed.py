@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from twinlog.consume.dead_lettering import DeadLettering
-from twinlog.consume.dead_letters import DeadLetter, DeadLetterId
+from twinlog.consume.dead_letters import DEAD_LETTERS, DeadLetter, DeadLetterId
+from twinlog.log.ports import ReadRequest
+from twinlog.model.event import StreamId
 
 
 class Listed(NamedTuple):
@@ -30,6 +32,12 @@ class Listed(NamedTuple):
     @property
     def id(self) -> DeadLetterId:
         return DeadLetterId(self.consumer.name, self.consumer.source, self.letter.position, self.key)
+
+    @property
+    def record(self) -> ReadRequest:
+        """What asks the log for the event that has set it aside."""
+        stream, version = StreamId(DEAD_LETTERS.name, self.consumer.name), self.letter.version
+        return ReadRequest(stream, version - 1, upto=version)
 
     @property
     def address(self) -> str:

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from twinlog.consume.listed import Listed
-from twinlog.log.ports import Log, ReadRequest
-from twinlog.model.event import StreamId
+from twinlog.log.ports import Log
 
 PARTS = 24
 """Those of a trend."""
@@ -20,10 +19,8 @@ _MOST_READ = 2_000
 class ParkedTimes:
     """The times of the dead letters in one log, as far as they have been read."""
 
-    def __init__(self, log: Log, aggregate: str) -> None:
-        """``aggregate``: the name of the aggregate whose streams hold them."""
+    def __init__(self, log: Log) -> None:
         self._log = log
-        self._aggregate = aggregate
         self._known: dict[tuple[str, int], datetime] = {}
         """By consumer and position."""
 
@@ -37,16 +34,7 @@ class ParkedTimes:
         return self._known
 
     async def _read(self, listed: Sequence[Listed]) -> None:
-        slices = await self._log.load(
-            [
-                ReadRequest(
-                    StreamId(self._aggregate, one.consumer.name),
-                    one.letter.version - 1,
-                    upto=one.letter.version,
-                )
-                for one in listed
-            ]
-        )
+        slices = await self._log.load([one.record for one in listed])
         for one, found in zip(listed, slices, strict=True):
             for event in found.events:
                 self._known[one.consumer.name, one.letter.position] = event.recorded_at

@@ -77,7 +77,10 @@ class Projection:
         self.routing_key = schema.stored_routing_key(wanted, routing_key)
         self.projected_key = routing_key
         """The routing key of the events that change a view; older ones may be stored under another key."""
-        self._views = self._kept = views
+        self.tables = views
+        """Its views."""
+        self.kept = views
+        """Those that it keeps, by :meth:`keep`."""
         self._knows_kept = all(view.version == 1 for view in views)
         self.store = store.kept() if isinstance(store, RebuildableStore) else store
         self._wanted = schema.stored_names(wanted)
@@ -118,21 +121,11 @@ class Projection:
     @property
     def views(self) -> Sequence[str]:
         """The names of its views."""
-        return list(dict.fromkeys(view.name for view in self._views))
-
-    @property
-    def tables(self) -> Sequence[AnyView]:
-        """Its views."""
-        return self._views
-
-    @property
-    def kept(self) -> Sequence[AnyView]:
-        """The views that it keeps."""
-        return self._kept
+        return list(dict.fromkeys(view.name for view in self.tables))
 
     def keep(self, kept: Collection[AnyView]) -> None:
         """Chooses the views that it keeps from now on; other projections keep other builds of the rest."""
-        self._kept = [view for view in self._views if view in kept]
+        self.kept = [view for view in self.tables if view in kept]
         self._knows_kept = True
 
     async def checkpoint(self) -> int:
@@ -145,9 +138,9 @@ class Projection:
         assert isinstance(self.store, RebuildableStore), "see store_mistakes"
         kept = set()
         for name in self.views:
-            versions = sorted(view.version for view in self._views if view.name == name)
+            versions = sorted(view.version for view in self.tables if view.name == name)
             version = await home_version(self.store, name, versions, self.name.rpartition(".")[0])
-            kept |= {view for view in self._views if (view.name, view.version) == (name, version)}
+            kept |= {view for view in self.tables if (view.name, view.version) == (name, version)}
         self.keep(kept)
 
     def forget(self) -> None:
@@ -171,7 +164,7 @@ class Projection:
         advance = progress.advance or await self._staying()
         prepared, self._prepared = self._prepared, None
         decoded = prepared[1] if prepared and prepared[0] is events else self._decode(events)
-        events_of = {view: keyed(view, decoded) for view in self._kept}
+        events_of = {view: keyed(view, decoded) for view in self.kept}
         await self._fetch(events_of)
         committed = await self._commit(events_of, advance, progress)
         if isinstance(committed, Conflict):
@@ -185,7 +178,7 @@ class Projection:
         """Why its store cannot keep its views, each with a remedy."""
         found = []
         if isinstance(self.store, CheckedViewStore):
-            found = [mistake for view in self._views for mistake in self.store.mistakes(view)]
+            found = [mistake for view in self.tables for mistake in self.store.mistakes(view)]
         if self._shared and not isinstance(self.store, SharedViewStore):
             names = " and ".join(view.name for view in self._shared)
             found.append(f"the store of {self.name!r} cannot share views ({names}); use one with `update`")

@@ -7,17 +7,17 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import structlog
 
 from twinlog.consume.dead_lettering import DeadLettering
-from twinlog.consume.dead_letters import DeadLetters
 from twinlog.consume.filling import Filling
 from twinlog.consume.projection import Projection
+from twinlog.log.system import seconds_passed
 from twinlog.log.twin import Twin
 from twinlog.log.view_build import NEVER, Build, consumer_of
-from twinlog.log.view_builds import RebuildableStore, elapsed
+from twinlog.log.view_builds import RebuildableStore
 from twinlog.model.errors import StreamUnreadable, Unavailable
 from twinlog.model.view import AnyView
 
@@ -43,10 +43,8 @@ class Kept(NamedTuple):
     stop: Callable[[], None]
 
 
-class Keeps(Protocol):
-    """Runs the consumer of a build."""
-
-    def __call__(self, projection: Projection, share: int) -> Kept: ...
+Keeps = Callable[[Projection, int], Kept]
+"""Runs the consumer of a build, by its projection and the percent of the time that filling may take."""
 
 
 @dataclass
@@ -75,22 +73,6 @@ class Declared:
         }
 
 
-class DeadLettersOf(Protocol):
-    """The dead letters of one consumer."""
-
-    source: str
-    """The log that it reads."""
-
-    @property
-    def count(self) -> int:
-        """How many there are, as far as this process knows."""
-        ...
-
-    async def dead_letters(self) -> DeadLetters:
-        """The dead letters as they are now."""
-        ...
-
-
 class Lacking(NamedTuple):
     """What one build has set aside that another one has not."""
 
@@ -103,7 +85,7 @@ class Lacking(NamedTuple):
 class ViewBuilds:
     """Runs the consumers of all builds, and chooses what is read."""
 
-    def __init__(self, keep: Keeps, dead_letters: Callable[[str], DeadLettersOf | None]) -> None:
+    def __init__(self, keep: Keeps, dead_letters: Callable[[str], DeadLettering | None]) -> None:
         """``dead_letters``: those of a consumer, by its name; None: this process does not run it."""
         self._keep = keep
         self.dead_letters = dead_letters
@@ -185,7 +167,7 @@ class ViewBuilds:
         async with self._looking:
             for stores in self._stores():
                 store = stores[0].store
-                names, began = {each.name for each in stores}, elapsed()
+                names, began = {each.name for each in stores}, seconds_passed()
                 found = [build for build in await store.builds() if build.view in names]
                 self._tell_homes(found)
                 for name in names:

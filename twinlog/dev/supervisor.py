@@ -24,7 +24,7 @@ _FIRST_RESTART_SECONDS, _LAST_RESTART_SECONDS = 0.2, 5.0
 _LAST_UNCHANGED_SECONDS = 60.0
 """Where a change of a file starts it again, too."""
 _HELD_SECONDS = 5.0
-"""For so long nothing is passed on of one that has crashed before: it may be the same again, which is said once."""
+"""The output of a service that has crashed before is held back for so long: the same crash is told once."""
 _STABLE_SECONDS = 10.0
 """A service that ran for longer than this is restarted as at first."""
 _MISCONFIGURED = 2
@@ -119,7 +119,7 @@ class Supervisor:
     async def ready(self, *modules: str) -> None:
         """Returns when these services, or all, are SERVING. Raises StartFailed.
 
-        With ``restarts``, one that has ended is waited for no longer, and what needs it has only to listen.
+        With ``restarts``, a service that has ended is no longer waited for, and those that need it only have to listen.
         """
         wanted = [self._services[module] for module in modules] or list(self._services.values())
         serving = asyncio.ensure_future(_all(map(self._until_settled, wanted)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from twinlog.jetstream import api
@@ -27,6 +27,8 @@ class Continuity:
         self._interest = Interest(types, routing_key)
         self._last = after
         self._created = ""
+        self._missed: list[tuple[str, int]] = []
+        """Kinds that look wanted and the positions of their events, which messages name and which did not come."""
 
     def begin(self, info: Mapping[str, Any]) -> None:
         """Takes the stream for the one to follow. Raises DeliveryLost where its next events are gone already."""
@@ -36,7 +38,20 @@ class Continuity:
     def follows(self, sequence: int, headers: bytes) -> bool:
         """Whether a message proves that no wanted event lies between it and the message before."""
         last, self._last = self._last, sequence
-        return sequence <= last + 1 or self._interest.has_all(_predecessors(headers), last)
+        if sequence <= last + 1 or self._interest.has_all(said := _predecessors(headers), last):
+            return True
+        self._missed += self._interest.named(said, last)
+        return False
+
+    async def look_for_missed(self, look: Callable[[int], Awaitable[None]]) -> None:
+        """Looks at the messages in the place of events that did not come: another one may have taken it.
+
+        ``look`` raises where a message is no event of the log. One that is an event was not wanted.
+        """
+        missed, self._missed = self._missed, []
+        for kind, position in dict(reversed(missed)).items():  # of each kind the first
+            await look(position)
+            self._interest.looks_alike(kind)
 
     def check(self, info: Mapping[str, Any]) -> None:
         """Raises DeliveryLost where an event may have left the stream before it was delivered."""

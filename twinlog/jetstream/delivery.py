@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from uuid import uuid4
 
@@ -37,6 +37,7 @@ class JetStreamDelivery:
         self,
         client: NatsClient,
         stream: str,
+        message: Callable[[int], Awaitable[bytes | None]],
         after: int,
         types: Sequence[str],
         routing_key: str,
@@ -44,9 +45,11 @@ class JetStreamDelivery:
         prefix: str = "",
         identity: Identity | None = None,
     ) -> None:
-        """``prefix``: what subjects begin with before the log's name. ``identity``: whose stream it has to be."""
+        """``message`` reads one of the stream's. ``prefix``: what subjects begin with before the log's name.
+        ``identity``: whose stream it has to be."""
         self._client = client
         self._stream = stream
+        self._message = message
         self._log = stream.removeprefix(prefix)
         """The log, with which every subject of its stream begins."""
         self._identity = identity
@@ -107,9 +110,17 @@ class JetStreamDelivery:
         if self._arrivals.state is State.DOUBTFUL:
             self._arrivals.settle()
             self._continuity.check(await api.stream_info(self._client, self._stream))
+            await self._continuity.look_for_missed(self._look)
         self._continuity.handed_out = events[-1].position
         await self._pull()
         return events
+
+    async def _look(self, position: int) -> None:
+        """Raises TwinDamaged where a message is not the event of its position, and DeliveryLost where it is gone."""
+        message = await self._message(position)
+        if message is None:
+            raise DeliveryLost(stream=self._stream, why=f"event {position} is gone from it")
+        event_in(self._stream, position, self._log, message)
 
     async def _pull(self) -> None:
         """Asks for more in good time, so that the server always has something to send."""

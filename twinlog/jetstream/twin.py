@@ -188,7 +188,14 @@ class JetStreamTwin:
         self, after: int, types: Sequence[str] = (), routing_key: str = ""
     ) -> AsyncIterator[Delivery]:
         delivery = JetStreamDelivery(
-            self._client, self.name, after, types, routing_key, prefix=self._prefix, identity=self._identity
+            self._client,
+            self.name,
+            self.message,
+            after,
+            types,
+            routing_key,
+            prefix=self._prefix,
+            identity=self._identity,
         )
         try:
             await delivery.open(_filters(self.name, types, routing_key))

@@ -181,12 +181,18 @@ class Covered:
                 del self._firsts[index], self._lasts[index - 1]
         return True
 
-    def missing(self, upto: int) -> Iterator[tuple[int, int]]:
-        """The runs up to a position that are not covered."""
-        after = 0
-        for first, last in zip(self._firsts, self._lasts, strict=True):
-            if first > after + 1:
-                yield after + 1, first - 1
-            after = max(after, last)
-        if after < upto:
-            yield after + 1, upto
+    @property
+    def runs(self) -> Sequence[tuple[int, int]]:
+        """The first and the last position of each, in order."""
+        return [*zip(self._firsts, self._lasts, strict=True)]
+
+    def missing(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """The runs between two positions, both included, that are not covered now."""
+        for begin, end in self.runs:
+            if begin > last:
+                break
+            if begin > first:
+                yield first, begin - 1
+            first = max(first, end + 1)
+        if first <= last:
+            yield first, last

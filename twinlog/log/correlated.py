@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from twinlog.log import scan
+from twinlog.log.chain import Covered
 from twinlog.log.ports import Log, ReadRequest
 from twinlog.model.event import Recorded, StreamId
 
@@ -47,8 +48,7 @@ class Related:
     def __init__(
         self, log: Log, head: int, *, correlations: Sequence[str] = (), causes: Sequence[str] = ()
     ) -> None:
-        self.looked_at: list[Range] = []
-        """Apart from each other, in order."""
+        self._looked_at = Covered()
         self._log = log
         self._head = head
         self._correlations = correlations
@@ -58,6 +58,11 @@ class Related:
         self._fresh: list[Recorded] = []
         """Found, and not yet looked around."""
         self._streams: set[StreamId] = set()
+
+    @property
+    def looked_at(self) -> Sequence[Range]:
+        """Apart from each other, in order."""
+        return [Range(first - 1, last) for first, last in self._looked_at.runs]
 
     @property
     def events(self) -> Sequence[Recorded]:
@@ -107,15 +112,14 @@ class Related:
             self._take([event for event in slice.events if event.position <= self._head])
 
     async def _look(self, after: int, upto: int) -> None:
-        after, upto = max(0, after), min(upto, self._head)
-        for gap in _gaps(self.looked_at, Range(after, upto)):
-            end = min(gap.upto, gap.after + self._left)
-            if end <= gap.after:
+        for first, last in self._looked_at.missing(max(0, after) + 1, min(upto, self._head)):
+            after, end = first - 1, min(last, first - 1 + self._left)
+            if end <= after:
                 return
-            async for events in self._read(gap.after, end):
+            async for events in self._read(after, end):
                 self._take(events)
-            self._left -= end - gap.after
-            self.looked_at = _merged([*self.looked_at, Range(gap.after, end)])
+            self._left -= end - after
+            self._looked_at.add(first, end)
 
     async def _read(self, after: int, upto: int) -> AsyncIterator[Sequence[Recorded]]:
         step = _AHEAD if isinstance(self._log, Searching) else scan.PAGE
@@ -159,27 +163,3 @@ def position_in(log: str, address: str) -> int:
     """The position that an address names in a log; 0 where it names none of this log."""
     name, _, position = address.rpartition("/")
     return int(position) if name == log and position.isascii() and position.isdigit() else 0
-
-
-def _merged(ranges: Sequence[Range]) -> list[Range]:
-    merged: list[Range] = []
-    for each in sorted(ranges):
-        if merged and each.after <= merged[-1].upto:
-            merged[-1] = Range(merged[-1].after, max(merged[-1].upto, each.upto))
-        else:
-            merged.append(each)
-    return merged
-
-
-def _gaps(looked_at: Sequence[Range], wanted: Range) -> Sequence[Range]:
-    """The parts of a range that were not looked at."""
-    gaps, after = [], wanted.after
-    for each in looked_at:
-        if each.upto <= after or each.after >= wanted.upto:
-            continue
-        if each.after > after:
-            gaps.append(Range(after, each.after))
-        after = max(after, each.upto)
-    if after < wanted.upto:
-        gaps.append(Range(after, wanted.upto))
-    return gaps

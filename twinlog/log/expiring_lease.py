@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 
 from twinlog._aio.retrying import Randomness, Retrying, backoff
 from twinlog._aio.tasks import to_its_end
-from twinlog.model.errors import unexpected
+from twinlog.log import say
 
 SECONDS = 5.0
 """How long a lease lasts without renewal."""
@@ -61,7 +61,10 @@ class ExpiringLease(ABC):
         self._seconds = seconds
         self._randomness = randomness
         self._turn = asyncio.Lock()
-        self._retrying = Retrying(say_failing=self._say_unconfirmed, say_working=self._say_confirmed)
+        self._retrying = Retrying(
+            say_failing=say.warning("lease.unconfirmed", lease=name),
+            say_working=say.info("lease.confirmed", lease=name),
+        )
         self._waiting = _Waiting(name, seconds)
         self.holder = ""
         """Who has it, as last heard; empty: not known."""
@@ -84,7 +87,7 @@ class ExpiringLease(ABC):
         """Current fault, or None while healthy."""
         return self._retrying.problem or self._waiting.problem
 
-    async def hold(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def hold(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Runs ``work`` whenever this replica holds the lease, endlessly; cancels it when the lease is lost."""
         waits = backoff(self._seconds / 5, self._seconds / 5, self._randomness)
         while True:
@@ -92,7 +95,7 @@ class ExpiringLease(ABC):
                 await asyncio.sleep(next(waits))
                 continue
             async with asyncio.TaskGroup() as group:
-                running = group.create_task(_run(work))
+                running = group.create_task(work())
                 group.create_task(self._renew_while(running))
 
     async def _renew_while(self, running: asyncio.Task[None]) -> None:
@@ -137,14 +140,6 @@ class ExpiringLease(ABC):
         async with self._turn:
             await self.give_up_row(self._name, self._holder)
 
-    def _say_unconfirmed(self, error: Exception) -> None:
-        structlog.get_logger().warning(
-            "lease.unconfirmed", lease=self._name, problem=str(error), exc_info=unexpected(error)
-        )
-
-    def _say_confirmed(self) -> None:
-        structlog.get_logger().info("lease.confirmed", lease=self._name)
-
 
 class _Waiting:
     """How long somebody else has had the lease. To stand by is normal; a lease that is neither renewed nor expires is
@@ -176,7 +171,3 @@ class _Waiting:
                 f"free it: DELETE FROM leases WHERE name = '{self._name}'"
             )
             log.warning("lease.not_renewed", lease=self._name, holder=holder, problem=self.problem)
-
-
-async def _run(work: Callable[[], Awaitable[None]]) -> None:
-    await work()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import CoroutineType
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -15,6 +16,7 @@ import structlog
 from google.protobuf.message import Message
 
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log import say
 from twinlog.log.keys import KeysUnavailable
 from twinlog.log.lineage import Lineage
 from twinlog.log.personal import Personal
@@ -24,7 +26,7 @@ from twinlog.log.requests import refuse_async, refuse_reply
 from twinlog.log.states import StateCache
 from twinlog.log.texts import refuse_metadata
 from twinlog.log.transaction import Draft, Entry, NotLoaded, Transaction
-from twinlog.log.twin import EventTooLarge
+from twinlog.log.twin import EventTooLarge, LogForked
 from twinlog.log.units import Unit
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
@@ -98,12 +100,15 @@ class GroupCommit:
         self.down = False
         """Whether an append has found no answer for some seconds."""
         self._refused = RefusedAppends(log.name)
-        self._retrying = Retrying(
-            say_failing=self._say_unavailable,
-            say_working=self._say_available,
-            on=(Unavailable,),
+        telling = partial(
+            Retrying,
+            say_failing=say.warning("writer.store_unavailable", log=log.name),
+            say_working=say.info("writer.store_available", log=log.name),
             randomness=randomness,
         )
+        self._retrying = telling(on=(Unavailable,))
+        self._told = telling()
+        """Of batches that failed before their append: their callers try again, and not all of them do."""
 
     @property
     def problem(self) -> str | None:
@@ -111,12 +116,19 @@ class GroupCommit:
         return self._retrying.problem or self._refused.problem
 
     async def commit(self, units: list[Unit]) -> None:
-        """Decides the units in order, appends their events and answers their callers. Raises LogForked."""
-        await self._know_history()
-        self._states.begin()
-        # Only once: a stream that turns out to exist, and is forgotten again, must not be assumed empty a second time.
-        self._states.assume_empty([ref for unit in units for ref in unit.assume_empty])
-        await self._commit_apart(units)
+        """Decides the units in order, appends their events and answers their callers. Raises Unavailable."""
+        try:
+            await self._know_history()
+            self._states.begin()
+            # Only once: a stream that turns out to exist, and is forgotten again, must not be assumed empty again.
+            self._states.assume_empty([ref for unit in units for ref in unit.assume_empty])
+            await self._commit_apart(units)
+        except LogForked:  # which is told where it is found
+            raise
+        except Unavailable as error:
+            self._told.failed(error)
+            raise
+        self._told.succeeded()
 
     async def _commit_apart(self, units: Sequence[Unit]) -> None:
         """Commits units together; where the store cannot take what one of them reads or decides, all but that one."""
@@ -334,12 +346,6 @@ class GroupCommit:
             self._on_commit(events, appended.before)
         for unit, result, _, events_so_far in plan.decided:
             unit.settle(result, appended.first - 1 + events_so_far)
-
-    def _say_unavailable(self, error: Exception) -> None:
-        structlog.get_logger().warning("writer.store_unavailable", log=self._log.name, problem=str(error))
-
-    def _say_available(self) -> None:
-        structlog.get_logger().info("writer.store_available", log=self._log.name)
 
 
 def _without_answered(decided: Sequence[_Decided], conflict: Conflict) -> list[Unit]:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import structlog
 
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log import say
 from twinlog.log.chain import Chained, Head
-from twinlog.model.errors import unexpected
 
 INTERVAL_SECONDS = 60.0
 _BATCH = 500
@@ -49,8 +49,8 @@ class Heads:
         self._interval_seconds = interval_seconds
         self._logged = ""
         self._retrying = Retrying(
-            say_failing=self._say_stopped,
-            say_working=self._say_noting,
+            say_failing=say.warning("chain.not_noted", log=log),
+            say_working=say.info("chain.noting", log=log),
             on=(Exception,),  # whatever it is, it concerns no command
             first_seconds=1.0,
             cap_seconds=interval_seconds,
@@ -81,11 +81,3 @@ class Heads:
         if head and head.hash != self._logged:
             self._logged = head.hash
             structlog.get_logger().info("chain.head", log=self._log, position=head.position, head=str(head))
-
-    def _say_stopped(self, error: Exception) -> None:
-        structlog.get_logger().warning(
-            "chain.not_noted", log=self._log, problem=str(error), exc_info=unexpected(error)
-        )
-
-    def _say_noting(self) -> None:
-        structlog.get_logger().info("chain.noting", log=self._log)

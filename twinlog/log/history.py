@@ -9,7 +9,8 @@ from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from twinlog.log.past import FindsMoments, KnowsCauses, Moment
-from twinlog.log.ports import Log, ReadRequest
+from twinlog.log.ports import Log
+from twinlog.log.scan import version_at, versions
 from twinlog.model.errors import FailedPrecondition
 from twinlog.model.event import Recorded, StreamId
 
@@ -17,8 +18,6 @@ Cut = Mapping[str, int]
 """A position of each log."""
 MARK_EVERY = 1_000
 """Positions between two places at which causes are remembered."""
-_PAGE = 500
-_NEWEST = 2**31 - 1
 
 
 class OtherHistory(FailedPrecondition):
@@ -84,26 +83,17 @@ class LogHistory:
     async def events(
         self, stream: StreamId, moment: Moment, after: int = 0, after_id: UUID | None = None
     ) -> AsyncIterator[Sequence[Recorded]]:
-        upto = await self._version(stream, moment)
-        known = after_id is not None and after > 0
-        if known and after > upto:
+        upto = await version_at(self._log, stream, moment)
+        compared = after_id is None or after == 0
+        async for events in versions(self._log, stream, upto, after=after if compared else after - 1):
+            if not compared:
+                if events[0].event_id != after_id:
+                    break
+                events, compared = events[1:], True
+            if events:
+                yield events
+        if not compared:
             raise OtherHistory(stream=str(stream), version=after)
-        version = after - known  # that one is only compared
-        while version < upto:
-            end = min(upto, version + _PAGE)
-            [slice] = await self._log.load([ReadRequest(stream, version, upto=end)])
-            events = slice.events
-            if known:
-                if not events or events[0].event_id != after_id:
-                    raise OtherHistory(stream=str(stream), version=after)
-                events, known = events[1:], False
-                version += 1
-                if not events:
-                    continue
-            if not events:
-                return
-            yield events
-            version = events[-1].version
 
     async def at(self, time: datetime | None) -> At:
         if time is None:
@@ -140,13 +130,6 @@ class LogHistory:
             if caused.log != self._log.name and caused.cause > cut.get(caused.log, caused.cause):
                 return caused.position - 1
         return end
-
-    async def _version(self, stream: StreamId, moment: Moment) -> int:
-        if not (moment.position or moment.time):
-            return moment.version or _NEWEST
-        if isinstance(self._log, FindsMoments):
-            return await self._log.version_at(stream, moment)
-        raise NotImplementedError(f"log {self._log.name} finds no moments")
 
     async def _marked(self, upto: int) -> Sequence[tuple[int, Cut]]:
         """What is remembered of the causes in the log, up to a position at least; what is not yet is found out."""

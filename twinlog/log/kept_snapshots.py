@@ -8,13 +8,12 @@ anew when somebody comes by.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple
 
-import structlog
-
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log import say
 from twinlog.log.past import KeepsSnapshots, KeptKey, KeptSnapshot
 from twinlog.log.ports import Log, ReadRequest, Snapshot
 from twinlog.log.snapshots import StateCodecs, not_encoded
@@ -22,16 +21,11 @@ from twinlog.log.streams import fold
 from twinlog.log.transaction import Entry
 from twinlog.log.unreadable import Unreadable
 from twinlog.model.aggregate import LEAST_KEEP_EVERY, AnyAggregate
-from twinlog.model.errors import Unavailable
 from twinlog.model.event import StreamId
 from twinlog.model.schema import Schema
 
-_REMEMBERED_SIZES = 10_000
 _MOST_WAITING = 1_000
 _PAGE = 1_000
-_LARGE_BYTES = 256 * 1024
-_MANY_EVENTS = 2_000
-"""A state of so many events whose size is not known may be large."""
 
 
 def stride(aggregate: AnyAggregate, version: int, size: int) -> int:
@@ -55,31 +49,21 @@ class KeptStates:
     def __init__(self, log: Log, codecs: StateCodecs) -> None:
         self._log = log
         self._codecs = codecs
-        self._sizes: OrderedDict[StreamId, int] = OrderedDict()
-
-    def remember(self, stream: StreamId, size: int) -> None:
-        """Remembers how large a stream's state is, in bytes."""
-        self._sizes[stream] = size
-        if len(self._sizes) > _REMEMBERED_SIZES:
-            self._sizes.popitem(last=False)
 
     async def keep(self, stream: StreamId, at: Entry) -> None:
         """Keeps a snapshot of a stream, at a version that is due for one. Raises Unavailable.
 
         A state that cannot be encoded is skipped.
         """
-        known = self._sizes.get(stream)
-        if not isinstance(self._log, KeepsSnapshots) or at.version % stride(
-            at.aggregate, at.version, known or 0
-        ):
+        if not isinstance(self._log, KeepsSnapshots):
             return
-        large = at.version > _MANY_EVENTS if known is None else known > _LARGE_BYTES
+        if at.version % stride(at.aggregate, at.version, self._codecs.size(stream)):
+            return
         try:
-            state = await self._codecs.encoded(at.aggregate, at.state, large=large)
+            state = await self._codecs.encoded(stream, at)
         except Exception as error:
             not_encoded(stream, at.aggregate, error)
             return
-        self.remember(stream, len(state))
         every = stride(at.aggregate, at.version, len(state))
         if at.version % every == 0:
             schema = self._codecs.schema(at.aggregate)
@@ -143,7 +127,9 @@ class Keeper:
         """Beyond that, the oldest are left to the next reader of the stream."""
         self._wake = asyncio.Event()
         self._retrying = Retrying(
-            say_failing=self._say_failing, say_working=lambda: None, randomness=randomness
+            say_failing=say.warning("snapshots.not_kept", log=log.name),
+            say_working=lambda: None,
+            randomness=randomness,
         )
 
     @property
@@ -187,11 +173,3 @@ class Keeper:
             await self._kept.keep(stream, at)
         if at is passed.before:
             await self._kept.keep(stream, at)
-
-    def _say_failing(self, error: Exception) -> None:
-        structlog.get_logger().warning(
-            "snapshots.not_kept",
-            log=self._log.name,
-            problem=str(error),
-            exc_info=None if isinstance(error, Unavailable) else error,
-        )

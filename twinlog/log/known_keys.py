@@ -8,10 +8,9 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import TypeVar
 
-import structlog
-
 from twinlog._aio.reasons import reason
 from twinlog._aio.retrying import Retrying
+from twinlog.log import say
 from twinlog.log.keys import Keys, KeysUnavailable, cipher
 from twinlog.model.errors import Unavailable
 from twinlog.model.personal import Cipher
@@ -43,8 +42,8 @@ class KnownKeys:
         """Called with each person whose key turns out to be destroyed, and with EVERYBODY if the store could not be
         asked."""
         self._retrying = Retrying(
-            say_failing=lambda error: structlog.get_logger().warning("keys.unavailable", problem=str(error)),
-            say_working=lambda: structlog.get_logger().info("keys.available"),
+            say_failing=say.warning("keys.unavailable"),
+            say_working=say.info("keys.available"),
             on=(Unavailable,),
         )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol, runtime_checkable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, runtime_checkable
 
 
 class Lease(Protocol):
@@ -14,7 +14,7 @@ class Lease(Protocol):
         """Why nobody may be doing the work, or None while healthy."""
         ...
 
-    async def hold(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def hold(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Runs ``work`` whenever this replica holds the lease, endlessly; cancels it when the lease is lost."""
         ...
 

@@ -17,6 +17,7 @@ from uuid import UUID
 import structlog
 
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log import say
 from twinlog.log.ports import Log, Tip
 from twinlog.log.twin import (
     HeadAstray,
@@ -26,11 +27,11 @@ from twinlog.log.twin import (
     TwinDamaged,
     TwinMissing,
     TwinState,
-    mended_by_repair,
     mirrors,
+    not_its_event,
 )
 from twinlog.log.wire import event_id_of
-from twinlog.model.errors import ConfigurationError, Unavailable, unexpected
+from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.event import Recorded
 
 
@@ -71,8 +72,8 @@ class Lineage:
         self.breaks = 0
         """How often the log turned out not to have what was known of it: whatever was read before is void."""
         self._retrying = Retrying(
-            say_failing=self._say_refusing,
-            say_working=self._say_accepting,
+            say_failing=say.error("writer.refusing", log=log.name),
+            say_working=say.info("writer.accepting", log=log.name),
             on=(Exception,),  # until it can be compared, no command is accepted, which shows
             randomness=randomness,
         )
@@ -164,14 +165,6 @@ class Lineage:
             return True
         return any(event.event_id == tip.event_id for event in await self._log.read(tip.position - 1, 1))
 
-    def _say_refusing(self, error: Exception) -> None:
-        structlog.get_logger().error(
-            "writer.refusing", log=self._log.name, problem=str(error), exc_info=unexpected(error)
-        )
-
-    def _say_accepting(self) -> None:
-        structlog.get_logger().info("writer.accepting", log=self._log.name)
-
 
 async def refuse_astray(log: Log) -> None:
     """Raises HeadAstray where the log does not end where it says: what was appended would lie on or beyond a gap."""
@@ -191,7 +184,7 @@ async def compare(log: Log, twin: Twin, state: TwinState) -> Common:
     if (theirs := await twin.message(state.last)) is None:
         return NOTHING  # a hole
     if state.last > head and event_id_of(theirs, state.last) is None:
-        raise _damaged(twin, state.last)
+        raise not_its_event(twin.name, state.last)
     if state.last > head:
         why = f"the stream has {state.last} events, the log only {head}: the database was set back"
         raise LogForked(log=log.name, since=await _first_difference(log, twin, state.first, last), why=why)
@@ -199,7 +192,7 @@ async def compare(log: Log, twin: Twin, state: TwinState) -> Common:
     if mirrors(theirs, ours):
         return Common(ours.position, ours.event_id)
     if event_id_of(theirs, state.last) in (None, ours.event_id):
-        raise _damaged(twin, state.last)
+        raise not_its_event(twin.name, state.last)
     why = f"event {state.last} of the log is not the one in the stream: the database was set back"
     raise LogForked(log=log.name, since=await _first_difference(log, twin, state.first, last), why=why)
 
@@ -222,11 +215,3 @@ async def _event(log: Log, position: int) -> Recorded:
     for event in await log.read(position - 1, 1):
         return event
     raise Unavailable(f"log {log.name} is being set back")
-
-
-def _damaged(twin: Twin, sequence: int) -> TwinDamaged:
-    return TwinDamaged(
-        stream=twin.name,
-        damage=f"its message {sequence} is not event {sequence} of the log",
-        remedy=mended_by_repair(twin.name),
-    )

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 import structlog
+from google.protobuf.message import Message
 
 from twinlog.log.keys import Keys, cipher
 from twinlog.log.known_keys import CACHED_KEYS, EVERYBODY, KnownKeys
@@ -37,6 +40,8 @@ from twinlog.model.personal import (
     unseal,
 )
 from twinlog.model.withheld import holds
+
+E = TypeVar("E", NewEvent, Recorded)
 
 SEALED_STATE = ".sealed"
 """Ends the schema of a snapshot that is sealed, so that it is no snapshot for programs that cannot open it."""
@@ -118,13 +123,7 @@ class Personal:
             self._note(stream.type, stream.id, own)
             subjects |= dict.fromkeys(own)
         keys = await self.known.ciphers(subjects, make=True)
-        changed = list(events)
-        for at, message in messages.items():
-            change_texts(
-                message, events[at].stream.id, lambda subject, text: self._sealed(keys, subject, text)
-            )
-            changed[at] = events[at]._replace(payload=message.SerializeToString(deterministic=True))
-        return changed
+        return _changed(events, messages, partial(self._sealed, keys))
 
     async def opened(self, events: Sequence[Recorded]) -> Sequence[Recorded]:
         """Events with their personal fields opened, in memory only. Raises KeysUnavailable."""
@@ -152,13 +151,7 @@ class Personal:
         if not messages:
             return events
         keys = await self.known.ciphers(subjects)
-        changed = list(events)
-        for at, message in messages.items():
-            change_texts(
-                message, events[at].stream.id, lambda subject, text: self._opened(keys, subject, text)
-            )
-            changed[at] = events[at]._replace(payload=message.SerializeToString(deterministic=True))
-        return changed
+        return _changed(events, messages, partial(self._opened, keys))
 
     def may_show(self, erased: Collection[str], stream: StreamId, aggregate: AnyAggregate) -> bool:
         """Whether a state that was folded before may hold texts of those who were erased since.
@@ -281,8 +274,18 @@ def opened_with(keys: Mapping[str, bytes | None], event: Recorded) -> Recorded:
         found = unseal(cipher(key), subject, text) if key else ERASED if text.startswith(MARK) else text
         return text if found is None else found
 
-    change_texts(message, event.stream.id, opened)
-    return event._replace(payload=message.SerializeToString(deterministic=True))
+    return _changed([event], {0: message}, opened)[0]
+
+
+def _changed(
+    events: Sequence[E], messages: Mapping[int, Message], change: Callable[[str, str], str]
+) -> list[E]:
+    """Events with other personal texts in those of which a message is given, which is changed."""
+    changed = list(events)
+    for at, message in messages.items():
+        change_texts(message, events[at].stream.id, change)
+        changed[at] = events[at]._replace(payload=message.SerializeToString(deterministic=True))
+    return changed
 
 
 def _of_stream(snapshot: Snapshot) -> bytes:

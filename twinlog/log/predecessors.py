@@ -54,6 +54,7 @@ class Interest:
         )
         """The part of a kind that decides whether it is wanted."""
         self._wanted = {_short(type, _TYPE_CHARS) + key for type in types} or {key}
+        self._alike: set[str] = set()
 
     def has_all(self, said: str, seen: int) -> bool:
         """Whether a message says about the events before it that all wanted ones are at or before ``seen``.
@@ -66,6 +67,22 @@ class Interest:
             return int(since) <= seen >= max(last, default=0)
         except ValueError:
             return False
+
+    def named(self, said: str, seen: int) -> Sequence[tuple[str, int]]:
+        """The kinds that look wanted and have an event behind ``seen``, by what a message says, each with its last."""
+        try:
+            named = [(kind[: _TYPE_CHARS + _KEY_CHARS], _last(kind)) for kind in said.split()[1:]]
+        except ValueError:
+            return []
+        return [
+            (kind, last)
+            for kind, last in named
+            if last > seen and kind[self._part] in self._wanted and kind not in self._alike
+        ]
+
+    def looks_alike(self, kind: str) -> None:
+        """Notes that a kind only looks wanted: another has the same checksum."""
+        self._alike.add(kind)
 
 
 def _last(kind: str) -> int:

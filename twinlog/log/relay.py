@@ -20,12 +20,13 @@ from uuid import UUID
 import structlog
 
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log import say
 from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.lineage import NOTHING, Common, compare, refuse_astray
 from twinlog.log.ports import Log
 from twinlog.log.trimming import trimmed
 from twinlog.log.twin import LogForked, LogGapped, Trimming, Twin, TwinMissing, TwinState, WrongLastSequence
-from twinlog.model.errors import Unavailable, unexpected
+from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded
 
 BATCH = 500
@@ -69,7 +70,7 @@ class Relay:
         """The last event that the twin is known to hold; None while that is unknown."""
         self._event_id: UUID | None = None  # of that event
         self._retrying = Retrying(
-            say_failing=self._say_stopped,
+            say_failing=say.error("relay.stopped", log=log.name),
             say_working=self._say_copying,
             on=(Exception,),  # an event that cannot be copied holds up those behind it, and no command
             randomness=randomness,
@@ -304,14 +305,6 @@ class Relay:
         )
         await self._twin.delete()
         await self._twin.create(before + 1)
-
-    def _say_stopped(self, error: Exception) -> None:
-        structlog.get_logger().error(
-            "relay.stopped",
-            log=self._log.name,
-            problem=str(error),
-            exc_info=unexpected(error),
-        )
 
     def _say_copying(self) -> None:
         structlog.get_logger().info("relay.copying", log=self._log.name, position=self.position)

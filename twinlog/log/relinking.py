@@ -70,10 +70,9 @@ async def lost_links(log: LinkedLog) -> LostLinks:
         if link.kind != CUT and not any(cut.number > link.number and link.last >= cut.first for cut in void):
             covered.add(link.first, link.last)
     for run in waiting:
-        for first, last in [*covered.missing(run.last)]:
-            if last >= run.first:
-                covered.add(max(first, run.first), last)
-    lacking = [Unlinked(*run) for run in covered.missing(end.linked)]
+        for first, last in covered.missing(*run):
+            covered.add(first, last)
+    lacking = [Unlinked(*run) for run in covered.missing(1, end.linked)]
     gone = end.links - len(kept)
     if not gone:
         return LostLinks(0, (), _lead_to(end, kept), lacking)

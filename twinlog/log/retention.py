@@ -14,11 +14,11 @@ from datetime import timedelta
 import structlog
 
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log import say
 from twinlog.log.kept_snapshots import drop_surplus
 from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.ports import Log
 from twinlog.model.aggregate import AnyAggregate
-from twinlog.model.errors import unexpected
 
 KEPT = timedelta(days=7)
 """How long the outcome of a request is kept, by default."""
@@ -49,8 +49,8 @@ class Retention:
         self._lease = lease
         self._interval_seconds = interval_seconds
         self._retrying = Retrying(
-            say_failing=self._say_stopped,
-            say_working=self._say_sweeping,
+            say_failing=say.warning("requests.not_swept", log=log.name),
+            say_working=say.info("requests.sweeping", log=log.name),
             on=(Exception,),  # whatever it is, it concerns no command
             first_seconds=1.0,
             cap_seconds=interval_seconds,
@@ -81,11 +81,3 @@ class Retention:
                 await asyncio.sleep(_BETWEEN_BATCHES_SECONDS if more else self._interval_seconds)
         finally:
             self._retrying.reset()  # another replica takes over, and its faults are not ours
-
-    def _say_stopped(self, error: Exception) -> None:
-        structlog.get_logger().warning(
-            "requests.not_swept", log=self._log.name, problem=str(error), exc_info=unexpected(error)
-        )
-
-    def _say_sweeping(self) -> None:
-        structlog.get_logger().info("requests.sweeping", log=self._log.name)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from twinlog.log.past import FindsMoments, Moment
 from twinlog.log.ports import Log, ReadRequest
-from twinlog.model.event import Recorded, StreamId, known_stream
+from twinlog.model.event import MOST_VERSION, Recorded, StreamId, known_stream
 
 PAGE = 500
 MOST_LOOKED_AT = 100_000
@@ -97,7 +97,7 @@ async def pages(log: Log, wanted: Filter, after: int, upto: int) -> AsyncIterato
 
 
 async def versions(
-    log: Log, stream: StreamId, upto: int = 2**31 - 1, *, after: int = 0
+    log: Log, stream: StreamId, upto: int = MOST_VERSION, *, after: int = 0
 ) -> AsyncIterator[Sequence[Recorded]]:
     """The events of a stream after a version and up to another, piece by piece."""
     version = after
@@ -109,20 +109,31 @@ async def versions(
         version = slice.events[-1].version
 
 
-async def version_before(log: Log, stream: StreamId, is_beyond: Callable[[Recorded], bool]) -> int:
-    """The last version of a stream before the first event that ``is_beyond``; 0: there is none.
+async def version_at(log: Log, stream: StreamId, moment: Moment) -> int:
+    """The version of a stream at a moment; 0: it had not begun. Raises Unavailable.
 
-    All events after one that is beyond are taken to be so, too: the search halves the stream.
+    A version that it does not have yet, and now, are the largest number of all. Where the log does not find moments,
+    the stream is halved: all events after one that is beyond the moment are taken to be so, too.
     """
+    if not (moment.position or moment.time):
+        return moment.version or MOST_VERSION
+    if isinstance(log, FindsMoments):
+        return await log.version_at(stream, moment)
     low, high = 0, await _last_version(log, stream)
     while low < high:
         middle = (low + high + 1) // 2
         event = await _version(log, stream, middle)
-        if event is None or is_beyond(event):
+        if event is None or _is_beyond(event, moment):
             high = middle - 1
         else:
             low = middle
     return low
+
+
+def _is_beyond(event: Recorded, moment: Moment) -> bool:
+    if moment.time is not None:
+        return event.recorded_at > moment.time
+    return event.position > moment.position
 
 
 async def _last_version(log: Log, stream: StreamId) -> int:
@@ -150,14 +161,17 @@ async def newest(log: Log, wanted: Filter, count: int, after: int, upto: int) ->
         upto = min(upto, await first_at(log, wanted.until, upto) + 2 * _CLOCKS_DIFFER)
     if wanted.since:
         after = max(after, await first_at(log, wanted.since, upto))
-    if stream := wanted.stream_id:
-        return await _newest_of(log, stream, wanted, count, after, upto)
+    if stream := wanted.stream_id:  # from here on by its versions, and not by positions of the log
+        after, upto = await _version_by(log, stream, after), await _version_by(log, stream, upto)
     found: list[Recorded] = []
-    lowest = max(after, upto - MOST_LOOKED_AT)
-    end = upto
+    lowest, end = max(after, upto - MOST_LOOKED_AT), upto
+    step = _AT_ONCE if isinstance(log, Finding) else PAGE
     while end > lowest and len(found) < count:
-        start = max(lowest, end - (_AT_ONCE if isinstance(log, Finding) else PAGE))
-        found[:0] = await _between(log, wanted, start, end, count - len(found))
+        start, most = max(lowest, end - step), count - len(found)
+        if stream:
+            found[:0] = await _of_stream(log, stream, wanted, start, end, most)
+        else:
+            found[:0] = await _between(log, wanted, start, end, most)
         end = start
     return found[-count:], len(found) >= count or lowest == after
 
@@ -168,20 +182,6 @@ async def _between(log: Log, wanted: Filter, after: int, upto: int, most: int) -
         return await log.found(wanted, after, upto, most)
     events = await log.read(after, upto - after)
     return [event for event in events if event.position <= upto and wanted.fits(event)]
-
-
-async def _newest_of(
-    log: Log, stream: StreamId, wanted: Filter, count: int, after: int, upto: int
-) -> tuple[list[Recorded], bool]:
-    """The same of one stream, which is read from its end."""
-    found: list[Recorded] = []
-    begun, version = await _version_by(log, stream, after), await _version_by(log, stream, upto)
-    lowest = max(begun, version - MOST_LOOKED_AT)
-    while version > lowest and len(found) < count:
-        start = max(lowest, version - (_AT_ONCE if isinstance(log, Finding) else PAGE))
-        found[:0] = await _of_stream(log, stream, wanted, start, version, count - len(found))
-        version = start
-    return found[-count:], len(found) >= count or lowest == begun
 
 
 async def _of_stream(
@@ -196,11 +196,7 @@ async def _of_stream(
 
 async def _version_by(log: Log, stream: StreamId, position: int) -> int:
     """The last version of a stream up to a position."""
-    if not position:
-        return 0
-    if isinstance(log, FindsMoments):
-        return await log.version_at(stream, Moment(position=position))
-    return await version_before(log, stream, lambda event: event.position > position)
+    return await version_at(log, stream, Moment(position=position)) if position else 0
 
 
 async def first_at(log: Log, time: datetime, head: int) -> int:

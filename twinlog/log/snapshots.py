@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from twinlog._aio.retrying import Randomness, Retrying
-from twinlog.log import collector
+from twinlog.log import collector, say
 from twinlog.log.large_fields import LargeFields
 from twinlog.log.past import Nearest
 from twinlog.log.personal import SEALED_STATE, Personal
@@ -30,7 +30,6 @@ from twinlog.log.ports import Log, Snapshot
 from twinlog.log.transaction import Entry
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.apart import Apart
-from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded, StreamId
 from twinlog.model.personal import OWN_TYPES
 from twinlog.model.schema import Schema
@@ -142,6 +141,11 @@ class StateCodecs:
         self._codecs: dict[str, StateCodec] = {}
         self.ignored = 0
         """How many snapshots were of no use."""
+        self._sizes: OrderedDict[StreamId, int] = OrderedDict()
+
+    def size(self, stream: StreamId) -> int:
+        """How many bytes a stream's state takes as a snapshot; 0: not known."""
+        return self._sizes.get(stream, 0)
 
     def codec(self, aggregate: AnyAggregate) -> StateCodec:
         """The codec of an aggregate's state."""
@@ -170,9 +174,11 @@ class StateCodecs:
     def restore(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
         """The state in a snapshot. Raises anything where it holds none, without its text where that may be personal."""
         try:
-            return self.codec(aggregate).decode(snapshot.state)
+            state = self.codec(aggregate).decode(snapshot.state)
         except Exception as error:
             raise withheld(error, decides_personal(aggregate)) from None
+        self._remember(snapshot.stream, snapshot.state)
+        return state
 
     async def restored(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
         """The same; a large one is decoded by another thread, which gives this one its turns."""
@@ -190,12 +196,20 @@ class StateCodecs:
         state = await self.restored(aggregate, snapshot)
         return Entry(aggregate, state, snapshot.version, snapshot.position, snapshot.version)
 
-    async def encoded(self, aggregate: AnyAggregate, state: Any, *, large: bool) -> bytes:
-        """A state as a snapshot has it; one that may be large is encoded by another thread."""
-        codec = self.codec(aggregate)
-        if not large:
-            return codec.encode(state)
-        return await asyncio.to_thread(codec.encode, state)  # states never change
+    async def encoded(self, stream: StreamId, at: Entry) -> bytes:
+        """A state as a snapshot has it; one that may be large is encoded by another thread: that takes milliseconds."""
+        encode, size = self.codec(at.aggregate).encode, self._sizes.get(stream)
+        large = at.version > _MANY_EVENTS if size is None else size > _LARGE_BYTES
+        state = (
+            await asyncio.to_thread(encode, at.state) if large else encode(at.state)
+        )  # states never change
+        self._remember(stream, state)
+        return state
+
+    def _remember(self, stream: StreamId, state: bytes) -> None:
+        self._sizes[stream] = len(state)
+        if len(self._sizes) > _REMEMBERED_SIZES:
+            self._sizes.popitem(last=False)
 
     def ignore(self, stream: StreamId, why: Exception) -> None:
         """Notes that a snapshot was of no use."""
@@ -227,13 +241,14 @@ class Snapshots(StateCodecs):
         super().__init__(events, personal)
         self._log = log
         self._every = every
-        self._sizes: OrderedDict[StreamId, int] = OrderedDict()
         self._waiting: dict[StreamId, Entry] = {}
         self._unfit: set[StreamId] = set()
         """Those of the waiting whose stored snapshot is of no use, whatever version it says."""
         self._wake = asyncio.Event()
         self._retrying = Retrying(
-            say_failing=self._say_failing, say_working=self._say_saving, randomness=randomness
+            say_failing=say.warning("snapshots.failing", log=log.name),
+            say_working=say.info("snapshots.saving", log=log.name),
+            randomness=randomness,
         )
 
     @property
@@ -245,15 +260,6 @@ class Snapshots(StateCodecs):
     def waiting(self) -> int:
         """How many snapshots wait to be saved."""
         return len(self._waiting)
-
-    def restore(self, aggregate: AnyAggregate, snapshot: Snapshot) -> Any:
-        state = super().restore(aggregate, snapshot)
-        self._remember(snapshot.stream, len(snapshot.state))
-        return state
-
-    def offer(self, stream: StreamId, entry: Entry) -> Entry:
-        """Queues a snapshot of the stream if one is due; returns the entry with its newest snapshot version."""
-        return self.offer_all({stream: entry}).get(stream, entry)
 
     def offer_all(self, entries: Mapping[StreamId, Entry]) -> Mapping[StreamId, Entry]:
         """Queues snapshots of those streams of which one is due; returns these with their newest snapshot version."""
@@ -309,39 +315,13 @@ class Snapshots(StateCodecs):
         while self._waiting and len(chosen) < _BATCH:
             stream, entry = self._waiting.popitem()
             try:
-                if self._may_be_large(stream, entry):
-                    # States never change, so another thread can read one; this one would be held up for milliseconds.
-                    chosen[stream] = await asyncio.to_thread(self._snapshot, stream, entry)
-                else:
-                    chosen[stream] = self._snapshot(stream, entry)
+                chosen[stream] = await self._snapshot(stream, entry)
             except Exception as error:  # a state that cannot be encoded concerns no other
                 not_encoded(stream, entry.aggregate, error)
             await asyncio.sleep(0)
         return await self.sealed([*chosen.values()])
 
-    def _may_be_large(self, stream: StreamId, entry: Entry) -> bool:
-        size = self._sizes.get(stream)
-        return entry.version > _MANY_EVENTS if size is None else size > _LARGE_BYTES
-
-    def _snapshot(self, stream: StreamId, entry: Entry) -> Snapshot:
-        codec = self.codec(entry.aggregate)
-        state = codec.encode(entry.state)
-        self._remember(stream, len(state))
+    async def _snapshot(self, stream: StreamId, entry: Entry) -> Snapshot:
+        state = await self.encoded(stream, entry)
         structlog.get_logger().debug("snapshot", stream=str(stream), version=entry.version, bytes=len(state))
         return Snapshot(stream, entry.version, entry.position, self.schema(entry.aggregate), state)
-
-    def _remember(self, stream: StreamId, size: int) -> None:
-        self._sizes[stream] = size
-        if len(self._sizes) > _REMEMBERED_SIZES:
-            self._sizes.popitem(last=False)
-
-    def _say_failing(self, error: Exception) -> None:
-        structlog.get_logger().warning(
-            "snapshots.failing",
-            log=self._log.name,
-            problem=str(error),
-            exc_info=None if isinstance(error, Unavailable) else error,
-        )
-
-    def _say_saving(self) -> None:
-        structlog.get_logger().info("snapshots.saving", log=self._log.name)

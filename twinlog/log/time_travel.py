@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from twinlog.log import scan
 from twinlog.log.kept_snapshots import KeptStates
-from twinlog.log.past import FindsMoments, KeepsSnapshots, Moment
+from twinlog.log.past import KeepsSnapshots, Moment
 from twinlog.log.personal import Erased
 from twinlog.log.ports import Log, ReadRequest, Snapshot
 from twinlog.log.snapshots import StateCodecs
@@ -23,10 +23,9 @@ from twinlog.log.transaction import Entry
 from twinlog.log.unreadable import Unreadable
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import TwinlogError, Unavailable
-from twinlog.model.event import Recorded, StreamId, known_stream
+from twinlog.model.event import MOST_VERSION, Recorded, StreamId, known_stream
 from twinlog.model.schema import Schema
 
-_NEWEST = 2**31 - 1
 _PAGE = 1_000
 _FOLDED_AT_ONCE = 100
 """Events; a large state takes some 20 µs for each."""
@@ -68,15 +67,8 @@ class TimeTravel:
             personal.known.on_erased.append(self._forget_erased)
 
     async def version(self, stream: StreamId, moment: Moment) -> int:
-        """The version of a stream at a moment; 0: it had not begun. Raises Unavailable.
-
-        A version that it does not have yet, and now, are the largest number of all.
-        """
-        if not (moment.position or moment.time):
-            return moment.version or _NEWEST
-        if isinstance(self._log, FindsMoments):
-            return await self._log.version_at(stream, moment)
-        return await scan.version_before(self._log, stream, lambda event: _is_beyond(event, moment))
+        """As :func:`twinlog.log.scan.version_at`."""
+        return await scan.version_at(self._log, stream, moment)
 
     async def state(
         self, aggregate: AnyAggregate, id: str, moment: Moment, *, until: float | None = None
@@ -93,7 +85,7 @@ class TimeTravel:
         """Makes the kept snapshots of a stream anew, from its first event. Raises Unavailable."""
         if isinstance(self._log, KeepsSnapshots):
             await self._log.drop_kept(aggregate.name, id)
-        return await self._folded(beginning(aggregate), known_stream((aggregate.name, id)), _NEWEST)
+        return await self._folded(beginning(aggregate), known_stream((aggregate.name, id)), MOST_VERSION)
 
     async def _upto(
         self, aggregate: AnyAggregate, stream: StreamId, upto: int, until: float | None
@@ -133,7 +125,6 @@ class TimeTravel:
         except Exception as error:  # what decodes a state may raise anything over bytes that are none
             self._codecs.ignore(stream, error)
             return None, snapshot
-        self._kept.remember(stream, len(snapshot.state))
         return entry, snapshot
 
     async def _folded(
@@ -201,12 +192,6 @@ def _parts(events: Sequence[Recorded], every: int) -> Sequence[Sequence[Recorded
     ]
     ends = [*cuts, len(events)]
     return [events[start:end] for start, end in zip([0, *cuts], ends, strict=True) if start < end]
-
-
-def _is_beyond(event: Recorded, moment: Moment) -> bool:
-    if moment.time is not None:
-        return event.recorded_at > moment.time
-    return event.position > moment.position
 
 
 def _may_be_its_fault(found: Entry | Unreadable) -> bool:

@@ -19,6 +19,7 @@ from itertools import islice
 import structlog
 
 from twinlog._aio.retrying import Randomness, Retrying
+from twinlog.log import say
 from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.ports import Log, ReadRequest, Timer
 from twinlog.log.transaction import NotLoaded, Transaction
@@ -77,8 +78,8 @@ class Timers:
         """Up to this one, all that are due are stuck; the next look begins behind it."""
         self._try_again_at = 0.0
         self._retrying = Retrying(
-            say_failing=self._say_stopped,
-            say_working=self._say_firing,
+            say_failing=say.warning("timers.stopped", log=log.name),
+            say_working=say.info("timers.firing", log=log.name),
             on=(Exception,),  # whatever it is, later wake-ups are better than none
             first_seconds=interval_seconds,
             randomness=randomness,
@@ -226,14 +227,3 @@ class Timers:
             problem=str(error),
             exc_info=None if isinstance(error, TwinlogError) and error.__cause__ is None else error,
         )
-
-    def _say_stopped(self, error: Exception) -> None:
-        structlog.get_logger().warning(
-            "timers.stopped",
-            log=self._log.name,
-            problem=str(error),
-            exc_info=None if isinstance(error, Unavailable) else error,
-        )
-
-    def _say_firing(self) -> None:
-        structlog.get_logger().info("timers.firing", log=self._log.name)

@@ -202,10 +202,6 @@ class Transaction:
         self._entry(aggregate, stream := known_stream((aggregate.name, id)))
         self._checked.add(stream)
 
-    def touched(self) -> list[StreamId]:
-        """The streams that the unit read or wrote."""
-        return list(self._read)
-
     @property
     def decided(self) -> int:
         """How many events the unit has decided so far."""

@@ -253,12 +253,14 @@ def event_in(stream: str, sequence: int, subject: str, data: bytes) -> Recorded:
     except DecodeError:
         event = None
     if event is None or event.position != sequence:
-        raise TwinDamaged(
-            stream=stream,
-            damage=f"its message {sequence} is not event {sequence} of the log",
-            remedy=mended_by_repair(stream),
-        )
+        raise not_its_event(stream, sequence)
     return event
+
+
+def not_its_event(stream: str, sequence: int) -> TwinDamaged:
+    """That a message of a stream is not the event that it should be."""
+    damage = f"its message {sequence} is not event {sequence} of the log"
+    return TwinDamaged(stream=stream, damage=damage, remedy=mended_by_repair(stream))
 
 
 def mended_by_repair(stream: str) -> str:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 from twinlog.log.view_build import Build
@@ -117,7 +115,7 @@ class LiveBuilds:
     opened: asyncio.Event | None = None
     """Set when reads may go on; None: they may."""
     seen_at: float = -math.inf
-    """When those that are read were last known to be kept, by :func:`elapsed`."""
+    """When those that are read were last known to be kept, by :func:`~twinlog.log.system.seconds_passed`."""
     left: bool = False
     """Whether one is live that this program does not declare, so that one is read which queries elsewhere have left."""
 
@@ -150,10 +148,6 @@ class LiveBuilds:
         finally:
             self.opened.set()
             self.opened = None
-
-
-elapsed = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-"""Seconds on a clock that goes on while the machine sleeps, where it has one."""
 
 
 @runtime_checkable

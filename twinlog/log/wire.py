@@ -58,7 +58,7 @@ def from_wire(subject: str, data: bytes) -> Recorded:
     wire = RecordedEvent.FromString(data)
     try:
         event_id = uuid_of(wire.event_id)
-        recorded_at = _time(wire.recorded_at_us)
+        recorded_at = time_of(wire.recorded_at_us)
     except (ValueError, OverflowError, OSError) as error:
         raise DecodeError(str(error)) from error
     extra = dict(wire.extra) if wire.extra else _NO_EXTRA
@@ -90,5 +90,6 @@ def microseconds(time: datetime) -> int:
 
 
 @lru_cache(1)
-def _time(microseconds: int) -> datetime:
+def time_of(microseconds: int) -> datetime:
+    """The time so many microseconds after that."""
     return _EPOCH + timedelta(microseconds=microseconds)

@@ -72,16 +72,13 @@ class Writer:
         owners: Mapping[type[Message], str] = {},
         declared: Mapping[str, AnyAggregate] | None = None,
     ) -> None:
-        """``schema`` decodes the log's events. ``personal`` seals and opens their personal fields; None: they stay in
-        plain text. ``on_commit`` gets every batch of events right after its commit, in order, with the id of the event
-        before them (the relay's offer). ``lineage`` notices a log that lost its last events, and refuses to append to
-        it.
+        """``schema`` decodes the log's events. ``on_commit`` gets every batch of them right after its commit, in order,
+        with the id of the event before (the relay's offer). ``lineage`` notices a log that lost its last events, and
+        refuses to append to it. ``personal`` seals and opens personal fields; None: they stay in plain text.
 
         ``cached_streams``: the most states kept in memory. ``max_waiting``: the most commands from outside that may
-        wait; one more is refused as Overloaded, however fast the queue moves.
-
-        ``owners``: by event type, the name of the aggregate that declares it; no other may decide it. ``declared``: the
-        service's aggregates, by name; a unit that reads another one is reported. None: any will do.
+        wait; one more is refused as Overloaded. ``owners``: by event type, the name of the aggregate that declares it;
+        no other may decide it. ``declared``: the aggregates, by name; a unit that reads another one is reported.
         """
         self.schema = schema
         self._log = log
@@ -90,10 +87,8 @@ class Writer:
         self._outside: deque[Unit] = deque()
         self._began: float | None = None
         """When the batch that is being committed was taken, by the loop's time."""
-        self._committing = 0
-        """How many units it has."""
-        self._batch_seconds = 0.0
-        """What a batch takes, smoothed."""
+        self._committing = 0  # units of that batch
+        self._batch_seconds = 0.0  # what a batch takes, smoothed
         self.unfinished = UnfinishedWork(log, clock)
         """What commands from outside began and nothing has ended yet."""
         self._on_commit = on_commit

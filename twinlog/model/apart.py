@@ -124,9 +124,7 @@ def _decoder() -> Callable[[str], bytes]:
 
 def in_base64(data: bytes, context: Any) -> str:
     """Bytes as a serializer gives them: in base64; where they are many and can be set apart, what stands for that."""
-    if len(data) <= _PIECE_BYTES:
-        return b64encode(data).decode()
-    if not isinstance(context, Apart):
+    if len(data) <= _PIECE_BYTES or not isinstance(context, Apart):
         return b64encode(data).decode()
     pieces = []
     for at in range(0, len(data), _PIECE_BYTES):

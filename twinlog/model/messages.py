@@ -21,6 +21,13 @@ def message_class(full_name: str) -> type[Message]:
     return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(full_name))
 
 
+def is_repeated(field: Any) -> bool:
+    """Whether a field, by its descriptor, holds a list or a map."""
+    return bool(
+        field.default_value == []
+    )  # of all protobufs from 6.30 on, only later ones have a name for it
+
+
 def pack(message: Message) -> Packed:
     """The message as a google.protobuf.Any; equal messages give equal bytes."""
     packed = Packed()

@@ -23,7 +23,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescript
 from google.protobuf.message import DecodeError, Message
 
 from twinlog.model.errors import ConfigurationError, FailedPrecondition
-from twinlog.model.messages import message_class
+from twinlog.model.messages import is_repeated, message_class
 from twinlog.v1 import options_pb2
 
 MARK = "sealed:v1:"
@@ -118,7 +118,7 @@ def _refuse_wrong_marks(
     for field in (*marked, *subjects):
         if field.type != FieldDescriptor.TYPE_STRING:
             raise WrongMark(field=field.full_name, mark="personal or subject", what="a string")
-    if len(subjects) > 1 or any(map(_is_repeated, subjects)):
+    if len(subjects) > 1 or any(map(is_repeated, subjects)):
         raise WrongMark(field=of.full_name, mark="subject", what="one single string of a message")
     for field in of.fields:
         inside = field.message_type
@@ -130,15 +130,8 @@ def _type_of(field: FieldDescriptor) -> str:
     return field.message_type.full_name if field.message_type is not None else ""
 
 
-def _is_repeated(field: FieldDescriptor) -> bool:
-    repeated = getattr(field, "is_repeated", None)  # since protobuf 6.31, which warns of `label`
-    if repeated is None:
-        repeated = getattr(field, "label") == FieldDescriptor.LABEL_REPEATED  # noqa: B009 - of the stubs, only older ones know it
-    return bool(repeated)
-
-
 def _names(fields: Sequence[FieldDescriptor], *, repeated: bool = False) -> tuple[str, ...]:
-    return tuple(field.name for field in fields if _is_repeated(field) is repeated)
+    return tuple(field.name for field in fields if is_repeated(field) is repeated)
 
 
 def _has_marks(of: Descriptor | None, seen: set[str], *, packed: bool = True) -> bool:

@@ -32,7 +32,7 @@ from twinlog.model.saga import (
 from twinlog.model.saga_commands import SagaCommands, Sent, ending
 from twinlog.model.saga_evolution import MAY_HAVE_HAPPENED, SagaEvolution
 from twinlog.model.saga_step import Replies, Step
-from twinlog.model.saga_table import Saga
+from twinlog.model.saga_table import Saga, name_of
 from twinlog.model.times import timestamp
 from twinlog.v1 import saga_pb2 as pb
 
@@ -293,19 +293,13 @@ class SagaDecider:
 
     def _chosen(self, instance: SagaInstance, step: str) -> Sequence[Awaited]:
         """What is awaited of a step; of all, where none is named."""
-        chosen = [each for each in instance.awaited if step in ("", self._name(each))]
+        chosen = [each for each in instance.awaited if step in ("", name_of(self._saga, each.step))]
         if not chosen:
             raise StepNotAwaited(step=step, awaited=self._names(instance.awaited))
         return chosen
 
     def _names(self, awaited: Sequence[Awaited]) -> str:
-        return ", ".join(f'"{self._name(each)}"' for each in awaited)
-
-    def _name(self, awaited: Awaited) -> str:
-        closing = self._saga.on_compensated
-        if awaited.step == self._closing and closing:
-            return closing.name
-        return self._saga.steps[awaited.step].name
+        return ", ".join(f'"{name_of(self._saga, each.step)}"' for each in awaited)
 
     # --- what follows ---
 

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from twinlog.model.saga import Awaited, SagaInstance, SagaStatus, StepState
 from twinlog.model.saga_evolution import SagaEvolution
-from twinlog.model.saga_table import Saga
+from twinlog.model.saga_table import Saga, name_of
 
 
 class AwaitedKind(StrEnum):
@@ -64,7 +64,7 @@ def remaining_steps(saga: Saga, instance: SagaInstance) -> Sequence[str]:
     closing = saga.on_compensated
     closes = [closing.name] if closing and not instance.interrupted else []
     if instance.current == len(saga.steps):
-        return closes or [_name(saga, len(saga.steps))]
+        return closes or [name_of(saga, len(saga.steps))]
     undo = SagaEvolution(saga).to_undo(instance)
     return [*[f"undo: {saga.steps[number].name}" for number in undo], *closes]
 
@@ -75,7 +75,7 @@ def _answer(saga: Saga, instance: SagaInstance, awaited: Awaited) -> AwaitedAnsw
     sends = kind not in (AwaitedKind.SIGNAL, AwaitedKind.TIME)
     return AwaitedAnswer(
         awaited.step,
-        _name(saga, awaited.step),
+        name_of(saga, awaited.step),
         kind,
         answers,
         logs,
@@ -102,9 +102,3 @@ def _expected(
     has_to_happen = saga.pivot is not None and awaited.step >= saga.pivot
     retried = awaited.resting or has_to_happen or awaited.attempts <= step.retries
     return AwaitedKind.REPLY, step.answers, retried
-
-
-def _name(saga: Saga, number: int) -> str:
-    if number == len(saga.steps) and saga.on_compensated:
-        return saga.on_compensated.name
-    return saga.steps[number].name

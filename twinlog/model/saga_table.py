@@ -109,15 +109,17 @@ class Saga:
         return list(dict.fromkeys(answer for answer in (*found, closing, *self.interrupted_by) if answer))
 
 
+def name_of(saga: Saga, step: int) -> str:
+    """The name of a step by its number; that of the closing command by the number of steps."""
+    closing = saga.on_compensated
+    return closing.name if step == len(saga.steps) and closing else saga.steps[step].name
+
+
 def _wrong_in_table(saga: Saga) -> Iterator[str]:
     yield from wrong_parts(saga, saga_forms(Step, Backoff))
     yield from wrong_events("interrupted_by", saga.interrupted_by)
     yield from wrong_functions("interrupted_by", saga.interrupted_by)
     yield from wrong_groups(saga.steps)
-
-
-def _closing(saga: Saga) -> Sequence[Step]:
-    return [saga.on_compensated] if saga.on_compensated else []
 
 
 def _flattened(step: Step) -> Sequence[Step]:
@@ -159,4 +161,4 @@ def _silent_mistakes(saga: Saga) -> Iterator[str]:
     reasons = {f"reason for {event_name(event)}": reason for event, reason in saga.interrupted_by.items()}
     for name, function in {"partition_key": saga.partition_key, "id": saga.id, **reasons}.items():
         yield from (f"it has {what}" for what in in_function(name, function, "the event"))
-    yield from in_steps((*saga.steps, *_closing(saga)))
+    yield from in_steps([step for step in (*saga.steps, saga.on_compensated) if step])

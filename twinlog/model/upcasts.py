@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from twinlog.model.errors import ConfigurationError
 from twinlog.model.forms import shown
 from twinlog.model.functions import not_plain, takes
+from twinlog.model.messages import is_repeated
 from twinlog.model.told import told
 
 Upcaster = Callable[[Any], Iterable[Message]]
@@ -104,7 +105,10 @@ class Upcast:
         ``olds``: old type → what makes the new message from an old one; None: fields of one name and type are copied.
         """
         line = f"Upcast.merge({_names([*olds])}, {_name(into)})"
-        _refuse_no_mapping(line, olds)
+        given: object = olds
+        if not isinstance(given, Mapping):
+            what = "the old types have to be a mapping to functions, or to None"
+            raise WrongUpcast(line=line, what=f"{what}, such as {{Sent: None, Posted: None}}")
         _refuse_unknown(line, [*olds, into])
         if len(olds) < 2:
             raise WrongUpcast(line=line, what="it merges fewer than two types; use Upcast.rename")
@@ -163,14 +167,6 @@ def _refuse_other(line: str, by: Any) -> None:
         raise WrongUpcast(
             line=line, what="its function cannot be called with 1 argument; let it take the old message"
         )
-
-
-def _refuse_no_mapping(line: str, olds: object) -> None:
-    if not isinstance(olds, Mapping):
-        what = (
-            "the old types have to be a mapping to functions, or to None, such as {Sent: None, Posted: None}"
-        )
-        raise WrongUpcast(line=line, what=what)
 
 
 def _types(of: Any) -> Sequence[Any]:
@@ -236,7 +232,7 @@ def _copied(message: Message, new: type[Message], plan: Plan) -> Message:
     of = message.DESCRIPTOR.fields_by_name
     for source, target in plan:
         field = of[source]
-        if _is_repeated(field):
+        if is_repeated(field):
             getattr(made, target).MergeFrom(getattr(message, source))
         elif field.has_presence and not message.HasField(source):
             continue
@@ -272,7 +268,7 @@ def _fill(message: Message, name: str, value: Any) -> None:
 
 def _refuse_default(line: str, of: type[Message], name: str, value: Any) -> None:
     field = _field(line, of, name)
-    if _is_repeated(field) or not (field.has_presence or field.enum_type):
+    if is_repeated(field) or not (field.has_presence or field.enum_type):
         what = f"whether an event has {name} cannot be told from its value; declare it optional in the proto"
         raise WrongUpcast(line=line, what=what)
     if callable(value):
@@ -311,13 +307,9 @@ def kind_of(field: Any) -> str:
     said = type.full_name if type else _SCALARS[field.type]
     if field.message_type and field.message_type.GetOptions().map_entry:
         said = "map of {} to {}".format(*map(kind_of, field.message_type.fields))
-    elif _is_repeated(field):
+    elif is_repeated(field):
         said = f"repeated {said}"
     return said
-
-
-def _is_repeated(field: Any) -> bool:
-    return bool(field.default_value == [])  # every protobuf from 6.30 on knows this
 
 
 _SCALARS = {

@@ -19,6 +19,8 @@ _KINDS: dict[SpanKind, Any] = {
     kind: trace_pb2.Span.SpanKind.Value(f"SPAN_KIND_{kind.name}") for kind in SpanKind
 }
 _CODES: dict[StatusCode, Any] = {code: code.value for code in StatusCode}
+_FIELDS = {str: "string_value", bool: "bool_value", int: "int_value", float: "double_value"}
+"""Of a value, by its type."""
 _LOCAL = 0x100
 """It is known whether the other span is of this process."""
 _REMOTE = 0x300
@@ -68,7 +70,7 @@ def _write(message: trace_pb2.Span, span: KeptSpan) -> None:
     for key, value in span.said.items():
         attribute = message.attributes.add()
         attribute.key = key
-        _WRITERS[type(value)](attribute.value, value)
+        _write_value(attribute.value, value)
     for link in span.links:
         if link.attributes:
             raise ValueError(link)
@@ -87,33 +89,10 @@ def _flags(context: SpanContext) -> int:
     return _REMOTE if context.is_remote else _LOCAL
 
 
-def _write_text(message: AnyValue, value: str) -> None:
-    message.string_value = value
-
-
-def _write_bool(message: AnyValue, value: bool) -> None:
-    message.bool_value = value
-
-
-def _write_int(message: AnyValue, value: int) -> None:
-    message.int_value = value
-
-
-def _write_float(message: AnyValue, value: float) -> None:
-    message.double_value = value
-
-
-def _write_array(message: AnyValue, values: Sequence[Any]) -> None:
-    message.array_value.SetInParent()
-    for value in values:
-        _WRITERS[type(value)](message.array_value.values.add(), value)
-
-
-_WRITERS: dict[type, Callable[[AnyValue, Any], None]] = {
-    str: _write_text,
-    bool: _write_bool,
-    int: _write_int,
-    float: _write_float,
-    list: _write_array,
-    tuple: _write_array,
-}
+def _write_value(message: AnyValue, value: Any) -> None:
+    if isinstance(value, list | tuple):
+        message.array_value.SetInParent()
+        for each in value:
+            _write_value(message.array_value.values.add(), each)
+    else:
+        setattr(message, _FIELDS[type(value)], value)

@@ -7,6 +7,7 @@ What a package's migrations made themselves is left to the caller; where that is
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ KERNEL = "twinlog.postgres.sql"
 _VANISHED = "TW002"
 """SQLSTATE that append_linked raises where a table did not take every row."""
 _NOT_NULL = "23502"
+_FOREIGN_KEYS = ("23001", "23503")
+"""SQLSTATEs of those; whichever of the two tables was written, the error names the one that has the key."""
 _CONSTRAINT, _RAISED = "23", "P0"
 """SQLSTATE classes of constraints, and of what functions raise."""
 _NAMED_BY_POSTGRES = {
@@ -51,32 +54,35 @@ class _Added(NamedTuple):
     remedy: str
 
 
-def refused(error: BaseException, package: str = "") -> RowsRefused | None:
-    """What somebody added that refuses rows; None: the error comes of something else, or of the package's migrations.
+def refused(error: BaseException, packages: Sequence[str] = ()) -> RowsRefused | None:
+    """What somebody added that refuses rows; None: the error comes of something else, or of the packages' migrations.
 
-    ``package``: whose tables the statement is about, besides the log's own; those take whatever Twinlog stores. Only
-    the first line of the error is told: the rest may show rows.
+    ``packages``: whose tables the statement may be about, besides the log's own; those take whatever Twinlog stores.
+    Only the first line of the error is told: the rest may show rows.
     """
     if not isinstance(error, asyncpg.PostgresError):
         return None
     state, found = error.sqlstate or "", None
-    made = _text(package) if package else ""
+    made = "\n".join(filter(None, map(_text, packages)))
+    told = bool(made) or not packages
     if state == _VANISHED:
         table = error.table_name
         found = _Added(f"a trigger or rule of table {table}", rf"drop it; \d {table} in psql shows it")
     elif state.startswith(_CONSTRAINT) and error.table_name:
-        found = _constraint(error, error.table_name, made)
-    elif state.startswith(_RAISED) and (made or not package):
+        found = _constraint(error, error.table_name, made, told and state in _FOREIGN_KEYS)
+    elif state.startswith(_RAISED) and told:
         found = _function(error, made)
     why = " ".join(str(error).partition("\n")[0].split())
     return RowsRefused(what=found.what, why=why, remedy=found.remedy) if found else None
 
 
-def _constraint(error: asyncpg.PostgresError, table: str, made: str) -> _Added | None:
+def _constraint(error: asyncpg.PostgresError, table: str, made: str, refers: bool) -> _Added | None:
+    """``refers``: it is a foreign key, which may be of somebody else's table that refers to one of theirs."""
     if not _named(table, made):
-        if not _named(table, _text(KERNEL), after="CREATE TABLE "):
+        if _named(table, _text(KERNEL), after="CREATE TABLE "):
+            made = ""
+        elif not refers:
             return None  # who made the table is not known
-        made = ""
     name, column = error.constraint_name, error.column_name
     if error.sqlstate == _NOT_NULL:
         if not column or _makes_not_null(column, made):
@@ -100,7 +106,9 @@ def _makes_not_null(column: str, made: str) -> bool:
         return True
     name = rf"(?<!\w){re.escape(column)}(?!\w)"
     kept = r"(NOT\s+NULL|PRIMARY\s+KEY|\w*SERIAL\w*|IDENTITY)\b"
-    said = rf'{name}"?(?:[^,;()]|{_BRACKETS})*\b{kept}|PRIMARY\s+KEY\s*\([^)]*{name}|NOT\s+NULL\s+"?{name}'
+    # Up to the name's next place only, from where it is searched again: else it would take the square of a statement.
+    between = rf"(?:(?!{name})[^,;()]|{_BRACKETS})*"
+    said = rf'{name}"?{between}\b{kept}|PRIMARY\s+KEY\s*\([^()]*{name}|NOT\s+NULL\s+"?{name}'
     return any(re.search(said, text, re.IGNORECASE) for text in (made, _SAID.sub(" ", made)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -39,7 +40,7 @@ and idle is kept for the next read, which would be the one to fail."""
 
 @contextmanager
 def refused_at_start() -> Iterator[None]:
-    """Raises a wrong setting as ConfigurationError: while a process starts, nobody waits for it to be mended."""
+    """Raises a wrong setting as ConfigurationError: a process that starts ends on it, and does not wait."""
     try:
         yield
     except WrongSetting as error:
@@ -48,6 +49,16 @@ def refused_at_start() -> Iterator[None]:
 
 _LOOK_IN = "SELECT set_config('search_path', quote_ident($1), false), set_config('twinlog.schema', $1, false)"
 """Only there: what another log has in the schema public is none of this one's. The second part keeps locks apart."""
+
+
+_OF_PARAMETERS = re.compile(
+    "config|custom_variable|parse_and_validate|check_hook|find_option|postgres_switches"
+)
+"""The server's functions that refuse a session for a parameter; their codes are those of statements, too."""
+
+
+class WrongParameter(WrongSetting):
+    """POSTGRES_URL: the server refuses a parameter of the URL ({why}: {where}); leave it out, or correct it"""
 
 
 async def connect(url: str, **options: Any) -> asyncpg.Connection:
@@ -94,9 +105,11 @@ async def _opened(url: str, **options: Any) -> asyncpg.Connection:
     try:
         return await asyncpg.connect(url, **options)
     except asyncpg.PostgresError as error:
+        where = address_of(url)
+        if _OF_PARAMETERS.search(getattr(error, "server_source_function", None) or ""):
+            raise WrongParameter(why=reason(error), where=where) from error
         if (rule := rule_of(error)) and rule.meaning is not Meaning.DEFECT:
             raise
-        where = address_of(url)
         raise Unavailable(f"the database is out of service ({reason(error)}: {where})") from error
 
 
@@ -294,6 +307,8 @@ async def _create(server_url: str, database: str) -> None:
                     await connection.execute(
                         f"CREATE DATABASE {name} ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
                     )
+    except WrongParameter:
+        raise
     except WrongSetting as error:
         raise WrongSetting(
             f"POSTGRES_URL: there is no database {database} and this user may not create it "

@@ -23,7 +23,8 @@ from twinlog.log.log_file import (
     Seal,
     header_of,
 )
-from twinlog.log.log_file_records import event_of, event_record, microseconds
+from twinlog.log.log_file_records import event_of, event_record
+from twinlog.log.wire import microseconds
 from twinlog.model.errors import AlreadyExists, FailedPrecondition, Unavailable
 from twinlog.model.event import Recorded
 from twinlog.postgres.codecs import Connection

@@ -13,7 +13,8 @@ from typing import IO, Any, NamedTuple
 from uuid import UUID
 
 from twinlog.log.log_file import Frame, FrameReader, LogFileUnfinished, NotALogFile, Seal, header_of
-from twinlog.log.log_file_records import event_of, time_of
+from twinlog.log.log_file_records import event_of
+from twinlog.log.wire import time_of
 from twinlog.model.errors import FailedPrecondition
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, connection_of, fetch

@@ -66,7 +66,9 @@ async def open_log(
         on_connect=connections.count,
         admit=admit,
     ) as pool:
-        yield PostgresLog(pool, name, connections)
+        log = PostgresLog(pool, name, connections)
+        log.packages = packages
+        yield log
 
 
 async def head_astray(fetch: Fetch, log: str) -> HeadAstray | None:
@@ -85,6 +87,8 @@ class PostgresLog(ArchivedPast):
         self.pool = pool
         self._connections = connections or Connections()
         self.archive = Archive(name)
+        self.packages: Sequence[str] = ()
+        """Whose migrations its database has, besides its own."""
         self.installation = ""
         """Whose it is, once that is known."""
 

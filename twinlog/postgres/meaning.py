@@ -87,6 +87,8 @@ RULES: Sequence[Rule] = (
     Rule(asyncpg.InterfaceError, Meaning.OUTAGE, "the connection, or the pool, was closed",
          text=r"\b(connection|pool|operation)\b"),
     Rule(asyncpg.InterfaceError, Meaning.DEFECT, "a statement and its arguments that do not fit each other"),
+    Rule(asyncpg.TargetServerAttributeNotMatched, Meaning.OUTAGE,
+         "no server is what target_session_attrs of the URL asks for"),
     Rule(asyncpg.InternalClientError, Meaning.OUTAGE, "the connection broke in the middle of something",
          reconnect=True),
     # A connection that is closed between two steps of a statement has no protocol for the second one. That frame is

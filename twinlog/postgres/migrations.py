@@ -155,13 +155,20 @@ async def migrate(connection: asyncpg.Connection, package: str) -> None:
         if any(await missing(connection, package)):
             await _create_missing(connection, package)
     except asyncpg.InsufficientPrivilegeError as error:
-        raise refused_tables(error) from error
+        raise refused_tables(error, await name_of(connection)) from error
 
 
-def refused_tables(error: asyncpg.InsufficientPrivilegeError) -> ConfigurationError:
+async def name_of(connection: asyncpg.Connection) -> str:
+    """The database that it is connected to."""
+    name: str = await connection.fetchval("SELECT current_database()")
+    return name
+
+
+def refused_tables(error: asyncpg.InsufficientPrivilegeError, database: str) -> ConfigurationError:
     """What a start says where a user lacks a right."""
     return ConfigurationError(
-        f"POSTGRES_URL: this user may not set up the tables ({error}); use the owner of the database"
+        f"POSTGRES_URL: this user may not set up the tables of database {database} ({error}); use the owner of the "
+        "database"
     )
 
 

@@ -26,6 +26,7 @@ from twinlog.postgres.migrations import (
     functions,
     migrations,
     missing,
+    name_of,
     refused_tables,
 )
 
@@ -39,7 +40,7 @@ _TEXTS = re.compile(
     r"""--[^\n]*|/\*.*?\*/|\bE'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"[^"]*"|(\$\w*\$).*?\1""",
     re.DOTALL | re.IGNORECASE,
 )
-"""In which nothing ends a statement, comments among them: one may look like the other inside."""
+"""Texts and comments: a semicolon inside ends no statement. All at once, since one may hold what looks like another."""
 _ENDS = re.compile(
     r"(?:^|;)\s*(?:begin|start\s+transaction|commit|end|rollback|abort|prepare\s+transaction)\b",
     re.IGNORECASE,
@@ -83,7 +84,7 @@ async def columns_after(connection: asyncpg.Connection, packages: Sequence[str])
         applied += [each for each in functions(package) if each not in replaced]
         new += [*later, *replaced]
     _refuse_others([*applied, *new], [row[0] for row in await connection.fetch(_SCHEMAS)])
-    there, here = await columns_in(connection), await _named(connection)
+    database, there, here = await name_of(connection), await columns_in(connection), await _named(connection)
     async with _out_of_sight(connection):
         try:
             await _run(connection, applied)
@@ -103,7 +104,7 @@ async def columns_after(connection: asyncpg.Connection, packages: Sequence[str])
         except (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError) as error:
             raise NotTried(reason(error)) from error
         except asyncpg.InsufficientPrivilegeError as error:
-            raise refused_tables(error) from error
+            raise refused_tables(error, database) from error
         return _changed(there, before, await columns_in(connection))
 
 

@@ -16,7 +16,7 @@ from twinlog.model.row_changes import to_note
 from twinlog.model.view import AnyView, Changes
 from twinlog.postgres.added import refused
 from twinlog.postgres.codecs import Connection
-from twinlog.postgres.connection import Pool
+from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.named_queries import named
 from twinlog.postgres.view_builds import quoted
 
@@ -49,9 +49,11 @@ class OtherColumns(ConfigurationError):
 class ViewWriter:
     """Stores what has changed, on a connection of the caller's."""
 
-    def __init__(self, pool: Pool, queries: Mapping[str, str], package: str, rows: Mapping[str, Any]) -> None:
+    def __init__(
+        self, log: PostgresLog, queries: Mapping[str, str], package: str, rows: Mapping[str, Any]
+    ) -> None:
         """``package``: who has the queries of the views; ``rows``: the NamedTuple of each view."""
-        self._pool = pool
+        self._log = log
         self._queries = queries
         self._package = package
         self._types = rows
@@ -99,13 +101,13 @@ class ViewWriter:
                 raise CheckpointMoved(
                     consumer=advance.consumer, actual=actual, expected=advance.after
                 ) from error
-            if added := refused(error, self._package):
+            if added := refused(error, (self._package, *self._log.packages)):
                 raise added from error
             if self._place and error.sqlstate == _NO_TABLE:
                 raise Unavailable(f"build {self._place} was dropped") from error
             if (error.sqlstate or "").startswith(_MISFIT) and error.sqlstate not in _NOT_THE_TABLES:
                 # No event's fault, so none is parked. A session keeps the types of tables that it has seen.
-                await self._pool.expire_connections()
+                await self._log.pool.expire_connections()
                 views = " and ".join(view.name for view, rows in changes.items() if rows)
                 raise OtherTables(views=views, why=error) from error
             raise

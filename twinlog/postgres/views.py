@@ -13,8 +13,9 @@ from typing import Any, Protocol, Self, TypeVar
 import asyncpg
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
+from twinlog.log.system import seconds_passed
 from twinlog.log.view_build import Build
-from twinlog.log.view_builds import SURE_SECONDS, LiveBuilds, elapsed
+from twinlog.log.view_builds import SURE_SECONDS, LiveBuilds
 from twinlog.log.view_store import ViewMoment
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.forms import Form, Forms, one, refuse_other
@@ -94,7 +95,7 @@ class PostgresViews(ViewBuilds):
         self.log = log
         self._types = rows
         self._lookups: dict[str, Lookups] = {}
-        self._writer = ViewWriter(self.pool, self._queries, package, rows)
+        self._writer = ViewWriter(log, self._queries, package, rows)
         self.live = LiveBuilds()
         self._place: str | None = None
         """Where the builds are that it keeps; None: it reads those that are live."""
@@ -158,7 +159,7 @@ class PostgresViews(ViewBuilds):
         live.reads += 1
         try:
             found = await self._on_connection(read, run)
-            if elapsed() - live.seen_at > SURE_SECONDS:
+            if seconds_passed() - live.seen_at > SURE_SECONDS:
                 await self._see_kept()
             return found
         finally:
@@ -167,7 +168,7 @@ class PostgresViews(ViewBuilds):
     async def _see_kept(self) -> None:
         """What was just read is of builds that are kept. Raises Unavailable where one was dropped meanwhile: its names
         mean another table now, or one that is empty."""
-        live, now = self.live, elapsed()
+        live, now = self.live, seconds_passed()
         builds = [build for build in await self.builds() if build.table in self._types]
         if gone := live.gone(builds):
             raise self._away(gone)
@@ -301,7 +302,7 @@ class PostgresViews(ViewBuilds):
         live.reads += 1
         try:
             found = await self._frozen()._at_once(read)
-            if elapsed() - live.seen_at > SURE_SECONDS:
+            if seconds_passed() - live.seen_at > SURE_SECONDS:
                 await self._see_kept()
             return found
         finally:

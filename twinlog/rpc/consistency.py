@@ -66,10 +66,10 @@ def wanted(
         return Wanted(in_request, WAIT)
     choice = given.get(CHOICE_KEY, WAIT)
     if choice not in (WAIT, NOW, FAIL):
-        raise InvalidArgument({CHOICE_KEY: f"is none of {WAIT}, {NOW} and {FAIL}"})
+        raise InvalidArgument({CHOICE_KEY: f"must be {WAIT}, {NOW} or {FAIL}"})
     for key, installation in ours:
         if given.get(key, installation) != installation:
-            problem = f"is another than {installation}, where its token says nothing; pass neither"
+            problem = f"is another than {installation}, where its token means nothing; pass neither"
             raise InvalidArgument({key: problem})
     carried = tokens.parse(given.get(TOKEN_KEY, ""), None, TOKEN_KEY)
     both = dict(in_request)

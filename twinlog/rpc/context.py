@@ -37,7 +37,7 @@ CORRELATION_KEY = "x-correlation-id"
 TRACE_KEY = "traceparent"
 ACTOR_KEY = "x-actor"
 EXTRA_PREFIX = "x-extra-"
-"""What begins with it is kept with the events, under the rest of its name."""
+"""Metadata that begins with it is kept with the events, under the rest of its name."""
 _MOST_EXTRA = 8
 _NAME = re.compile("[a-z0-9][a-z0-9_-]{0,31}")
 _PRINTABLE = re.compile("[ -~]{1,128}")

@@ -25,7 +25,7 @@ _KEYS = "orders"
 """What a message calls the keys of changed rows: 0.1.0 knew of no others than the shop's orders."""
 _LOOK_EVERY_SECONDS = 1.0
 _LOOKS_APART_SECONDS = 0.01
-"""At the least, so that no number of hints and of waiting queries costs more than 100 looks a second."""
+"""The least time between two looks: however many hints and queries there are, they cost 100 looks a second."""
 ANY = ""
 """What a watcher of no row in particular watches."""
 _MAX_KEYS_ANNOUNCED = 2_000
@@ -107,7 +107,7 @@ class Freshness:
             self._advanced = asyncio.Event()
 
     def hinted(self, consumer: str, position: int, keys: Collection[str]) -> None:
-        """Has the checkpoints looked at if the hint, were it true, concerned a waiting query or a watched row."""
+        """Has the checkpoints looked at if the hint, true or not, is about a waiting query or a watched row."""
         log = self._logs.get(consumer)
         watched = self._watchers.keys() & {*keys, *([ANY, consumer] if log else [])} if self._watchers else ()
         self._maybe_changed.update(watched)

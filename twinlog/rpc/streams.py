@@ -56,7 +56,7 @@ class Stream:
     began: float
     heard: float
     """When it last sent a message."""
-    lasts: float
+    lasts_seconds: float
     """Seconds that it may be open."""
     ended_by: TwinlogError | None = None
     """Why the server ends it."""
@@ -124,11 +124,11 @@ class Streams:
         """Ends a stream that is too old or has been idle for too long, or looks again when it may be."""
         loop, limit = asyncio.get_running_loop(), self._limits.idle_seconds
         now = loop.time()
-        ages, idles = stream.began + stream.lasts, stream.heard + limit
+        ages, idles = stream.began + stream.lasts_seconds, stream.heard + limit
         if now < min(ages, idles):
             stream.timer = loop.call_at(min(ages, idles), self._look, stream)
         elif now >= ages:
-            self._end(stream, WatchAgain(why=f"after {stream.lasts:.0f} s"))
+            self._end(stream, WatchAgain(why=f"after {stream.lasts_seconds:.0f} s"))
         else:
             self._end(stream, WatchAgain(why=f"after {limit:.0f} s without a message"))
 

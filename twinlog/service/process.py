@@ -148,7 +148,7 @@ async def _opened(
                 await until_available("what is declared", start.keep)
             identity = start.identity
             assert identity is not None
-            own.installation = identity.installation
+            own.installation, own.packages = identity.installation, spec.migrations
             remembered = await _remembered(keys, own)
             metrics = _metrics(clock) if settings.metrics_address else None
             service = Service(

@@ -43,14 +43,11 @@ class All:
 
     @property
     def advice(self) -> str:
-        """What the chosen group takes."""
         return dead_letters.advice(self.chosen.error_type) if self.chosen else ""
 
 
 @dataclass(frozen=True)
 class One:
-    """The page of one event."""
-
     service: str
     address: str
     """Of the service."""
@@ -67,7 +64,6 @@ class One:
 
     @property
     def advice(self) -> str:
-        """What it takes."""
         return dead_letters.advice(self.letter.dead_letter.error_type)
 
 

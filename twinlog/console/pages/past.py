@@ -9,15 +9,7 @@ from dataclasses import dataclass
 from twinlog.console.answers import Answer
 from twinlog.console.looks import Look, Said
 from twinlog.console.page import Page, Query, missing, refused
-from twinlog.console.past import (
-    Moment,
-    NoMoment,
-    is_to_come,
-    log_of,
-    moment_of,
-    newest_version,
-    request_of,
-)
+from twinlog.console.past import Moment, NoMoment, is_to_come, log_of, moment_of, newest_version, request_of
 from twinlog.console.reading import Filter, newest, still_folding, stream_of
 from twinlog.console.services import Services
 from twinlog.v1 import inspection_pb2 as pb
@@ -55,8 +47,6 @@ class Then:
 
 @dataclass(frozen=True)
 class Recent:
-    """A stream to begin with."""
-
     log: str
     event: pb.LoggedEvent
     """Its newest."""
@@ -64,8 +54,6 @@ class Recent:
 
 @dataclass(frozen=True)
 class TimeMachine:
-    """The page."""
-
     then: Then | None
     """None where no stream is named, or where something is wrong."""
     wrong: str = ""

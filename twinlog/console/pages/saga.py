@@ -13,7 +13,7 @@ from twinlog.console.answers import Answer
 from twinlog.console.kept import Kept
 from twinlog.console.looks import Look, Said
 from twinlog.console.owed import Owed, owed
-from twinlog.console.page import Form, Outcome, Page, Query, missing, refused
+from twinlog.console.page import Page, Query, missing, refused
 from twinlog.console.saga_diagram import Diagram, diagram
 from twinlog.console.saga_words import State, saga_state, step_state
 from twinlog.console.services import Services, seconds_at_once
@@ -31,8 +31,6 @@ _UNDER_WAY = (pb.SAGA_STATUS_RUNNING, pb.SAGA_STATUS_COMPENSATING, pb.SAGA_STATU
 
 @dataclass(frozen=True)
 class SagaPage:
-    """The page."""
-
     service: str
     address: str
     saga: pb.Saga
@@ -46,11 +44,9 @@ class SagaPage:
 
     @property
     def state(self) -> State:
-        """Where it stands."""
         return saga_state(self.saga.status)
 
     def step_state(self, step: pb.SagaStep) -> State:
-        """Where a step stands."""
         return step_state(step.status)
 
     def of_table(self, step: pb.SagaStep) -> inspection.SagaTableStep:
@@ -62,7 +58,6 @@ class SagaPage:
 
     @property
     def orders(self) -> Sequence[saga_orders.Order]:
-        """What may be ordered."""
         return [*saga_orders.ORDERS.values()] if self.saga.status in _UNDER_WAY else []
 
 
@@ -85,9 +80,7 @@ async def load(services: Services, query: Query) -> SagaPage:
         return _without(services, query, said, answer)
     saga = answer.message.saga
     table = next((each for each in tables if each.version == saga.version), None)
-    look = (
-        await services.look()
-    )  # what turned out meanwhile is newer than what the saga's service could find out
+    look = await services.look()  # newer than what the saga's service could find out
     answers = [owed(look, each) for each in saga.awaited]
     page = SagaPage(
         said.service,
@@ -158,14 +151,6 @@ def _without(services: Services, query: Query, said: Said, answer: Answer[Any]) 
     return replace(last, problem=f"{said.service} does not tell: {answer.problem}.")
 
 
-async def _rehearse(services: Services, query: Query, form: Form) -> Outcome:
-    return await saga_orders.rehearse(services, *await _one(services, query), form)
-
-
-async def _do(services: Services, query: Query, form: Form) -> Outcome:
-    return await saga_orders.do(services, *await _one(services, query), form)
-
-
 async def _one(services: Services, query: Query) -> tuple[str, pb.SagaSelection]:
     name = query.get("saga")
     said = _owner(await services.look(), name)
@@ -178,6 +163,6 @@ PAGES = [
         "Saga {saga_id}",
         "saga.html",
         load,
-        actions={"rehearse": _rehearse, "do": _do},
+        actions=saga_orders.actions(_one),
     )
 ]

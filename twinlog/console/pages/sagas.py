@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from twinlog.console import saga_orders
 from twinlog.console.looks import Look
-from twinlog.console.page import Form, Gone, Outcome, Page, Query, missing
+from twinlog.console.page import Gone, Page, Query, missing
 from twinlog.console.saga_words import BY_WORD, SAGAS, State, saga_state
 from twinlog.console.services import Services
 from twinlog.v1 import saga_service_pb2 as pb
@@ -35,8 +35,6 @@ class Count:
 
 @dataclass(frozen=True)
 class Sagas:
-    """The page."""
-
     service: str = ""
     """The service whose sagas are shown; empty: none is known to have any."""
     services: Sequence[str] = ()
@@ -66,7 +64,6 @@ class Sagas:
         }
 
     def state_of(self, saga: pb.Saga) -> State:
-        """Where a saga stands."""
         return saga_state(saga.status)
 
     @property
@@ -122,7 +119,6 @@ async def load(services: Services, query: Query) -> Sagas:
 
 
 def owners_of_sagas(look: Look) -> list[str]:
-    """The services that have sagas."""
     return [said.service for said in look.services.values() if said.described and said.described.sagas]
 
 
@@ -185,14 +181,6 @@ def _filter(query: Query, *, status: bool = True, of: int = 0) -> pb.SagaFilter:
     return made
 
 
-async def _rehearse(services: Services, query: Query, form: Form) -> Outcome:
-    return await saga_orders.rehearse(services, *await _all(services, query), form)
-
-
-async def _do(services: Services, query: Query, form: Form) -> Outcome:
-    return await saga_orders.do(services, *await _all(services, query), form)
-
-
 async def _all(services: Services, query: Query) -> tuple[str, pb.SagaSelection]:
     """All sagas that the page's filter finds, not only those of one page."""
     look = await services.look()
@@ -214,6 +202,6 @@ PAGES = [
         navigation="Sagas",
         key="s",
         icon="sagas",
-        actions={"rehearse": _rehearse, "do": _do},
+        actions=saga_orders.actions(_all),
     )
 ]

@@ -14,14 +14,11 @@ from twinlog.v1 import inspection_pb2 as pb
 
 @dataclass(frozen=True)
 class Map:
-    """What the map shows."""
-
     look: Look
     drawing: Drawing
 
     @property
     def answering(self) -> int:
-        """How many services answer."""
         return sum(
             said.described is not None and not said.silent_since for said in self.look.services.values()
         )
@@ -29,12 +26,8 @@ class Map:
     @property
     def nothing_yet(self) -> bool:
         """Whether it is known that no log has an event."""
-        owners = self.look.services.values()
-        return (
-            bool(owners)
-            and all(said.described and not said.silent_since for said in owners)
-            and not any(each.log.head for each in self.drawing.logs if each.log)
-        )
+        everybody = 0 < self.answering == len(self.look.services)
+        return everybody and not any(each.log.head for each in self.drawing.logs if each.log)
 
     @property
     def per_second(self) -> float:
@@ -68,7 +61,6 @@ class Service:
 
 
 async def load_map(services: Services, query: Query) -> Map:
-    """The map."""
     look = await services.look()
     return Map(look, draw(look))
 

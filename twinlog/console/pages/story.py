@@ -18,8 +18,6 @@ _SHORT_STREAM = 50
 
 @dataclass(frozen=True)
 class StoryPage:
-    """The page."""
-
     event: pb.LoggedEvent
     service: str
     first: pb.LoggedEvent

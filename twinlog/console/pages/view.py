@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from twinlog.console import builds
-from twinlog.console.builds import Builds, Rehearsed, builds_of, call
+from twinlog.console.builds import Builds, builds_of, call
 from twinlog.console.kept import Kept
 from twinlog.console.page import Form, Outcome, Page, Query, missing
 from twinlog.console.pages.views import View, view_of
@@ -19,8 +19,6 @@ _REHEARSAL = "view_rehearsal.html"
 
 @dataclass(frozen=True)
 class ViewPage:
-    """The page."""
-
     view: View
     address: str
     """Of the service, for commands."""
@@ -86,20 +84,15 @@ async def rehearse(services: Services, query: Query, form: Form) -> Outcome:
     live, before = (
         each.number if each else 0 for each in ((known.live, known.before) if known else (None, None))
     )
-    rehearsal = Rehearsal(order, pb.ViewBuild(), live, before)
+    method, request = _request(order, query, form, dry_run=True)
     if order == "switch":
-        switch = await builds.rehearse_switch(services, service, view, _number(form, "build"))
-        answer: Any = switch.answer
-        rehearsal = _with(rehearsal, switch)
-    elif order == "back":
-        back = await builds.rehearse_back(services, service, view)
-        answer = back.answer
-        rehearsal = replace(rehearsal, dead_letters=back.dead_letters)
-    else:
-        answer = await call(services, service, *_request(order, query, form, dry_run=True))
+        request.confirm_differences = True  # they are shown first
+    answer, dead_letters = await builds.rehearse(services, service, method, request)
     if answer.message is None:
         return Outcome(_sentence(f"{service}: {answer.problem}"), ok=False)
-    return Outcome(only_said=True, template=_REHEARSAL, model=replace(rehearsal, build=answer.message.build))
+    comparison = answer.message.comparison if order == "switch" else None
+    rehearsal = Rehearsal(order, answer.message.build, live, before, comparison, dead_letters)
+    return Outcome(only_said=True, template=_REHEARSAL, model=rehearsal)
 
 
 async def do(services: Services, query: Query, form: Form) -> Outcome:
@@ -122,12 +115,6 @@ async def compare(services: Services, query: Query, form: Form) -> Outcome:
         return Outcome(_sentence(f"{service}: {answer.problem}"), ok=False)
     compared = Rehearsal("", answer.message.build, 0, 0, answer.message.comparison)
     return Outcome(ok=not compared.differs, template=_REHEARSAL, model=compared)
-
-
-def _with(rehearsal: Rehearsal, switch: Rehearsed) -> Rehearsal:
-    if switch.answer.message is None:
-        return rehearsal
-    return replace(rehearsal, comparison=switch.answer.message.comparison, dead_letters=switch.dead_letters)
 
 
 def _rebuild(view: str, form: Form, *, dry_run: bool) -> Any:

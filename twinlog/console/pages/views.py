@@ -40,7 +40,6 @@ class View:
 
     @property
     def link(self) -> str:
-        """The URL of its page."""
         return link(self.said.service, self.name)
 
     @property
@@ -104,16 +103,11 @@ def _feeds(look: Look, said: Said, consumers: Sequence[str]) -> list[Feed]:
             each,
             "silent" if said.silent_since else state_of(each),
             look.rates.consumer(said.service, each.consumer),
-            _head(look, each.log),
+            look.head(each.log),
         )
         for each in said.consumers
         if each.consumer in consumers
     ]
-
-
-def _head(look: Look, log: str) -> int | None:
-    owner = look.owner(log)
-    return owner.own_log.head if owner and owner.own_log else None
 
 
 PAGES = [Page("/views", "Views", "views.html", load, navigation="Views", key="v", icon="views")]

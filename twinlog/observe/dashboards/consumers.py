@@ -6,8 +6,6 @@ from twinlog.observe.dashboards.panels import Dashboard, Row, panel
 from twinlog.observe.dashboards.promql import JOB, average, greatest, per_second, quantile
 from twinlog.observe.metrics import consumers
 
-_EACH = "{{consumer}}"
-
 CONSUMERS = Dashboard(
     "twinlog-consumers",
     "Twinlog: consumers",
@@ -16,21 +14,15 @@ CONSUMERS = Dashboard(
         Row(
             "How far behind",
             [
-                panel("In seconds", greatest(consumers.LAG_SECONDS, "consumer", JOB), _EACH, "s"),
-                panel("In events", greatest(consumers.LAG_EVENTS, "consumer", JOB), _EACH),
+                panel("In seconds", greatest(consumers.LAG_SECONDS, "consumer", JOB), "s"),
+                panel("In events", greatest(consumers.LAG_EVENTS, "consumer", JOB)),
                 panel(
                     "From event to effect, 95 % of batches",
                     quantile(0.95, consumers.AGE, "consumer", JOB),
-                    _EACH,
                     "s",
                 ),
-                panel("Position", greatest(consumers.POSITION, "consumer", JOB), _EACH),
-                panel(
-                    "Where it runs",
-                    greatest(consumers.HERE, "consumer, instance", JOB),
-                    "{{consumer}} {{instance}}",
-                    "bool",
-                ),
+                panel("Position", greatest(consumers.POSITION, "consumer", JOB)),
+                panel("Where it runs", greatest(consumers.HERE, "consumer, instance", JOB), "bool"),
             ],
         ),
         Row(
@@ -39,30 +31,21 @@ CONSUMERS = Dashboard(
                 panel(
                     "Events handled",
                     per_second(f"{consumers.BATCH_EVENTS.name}_sum", "consumer", JOB),
-                    _EACH,
                     "reqps",
                 ),
-                panel("Events in a batch", average(consumers.BATCH_EVENTS, "consumer", JOB), _EACH),
-                panel(
-                    "Time of a batch, 95 %",
-                    quantile(0.95, consumers.BATCH_SECONDS, "consumer", JOB),
-                    _EACH,
-                    "s",
-                ),
+                panel("Events in a batch", average(consumers.BATCH_EVENTS, "consumer", JOB)),
+                panel("Time of a batch, 95 %", quantile(0.95, consumers.BATCH_SECONDS, "consumer", JOB), "s"),
             ],
         ),
         Row(
             "Failures",
             [
-                panel("Held up", greatest(consumers.PROBLEM, "consumer", JOB), _EACH, "bool"),
+                panel("Held up", greatest(consumers.PROBLEM, "consumer", JOB), "bool"),
                 panel(
-                    "Batches that failed",
-                    per_second(consumers.FAILURES, "consumer, reason", JOB),
-                    "{{consumer}} {{reason}}",
-                    "reqps",
+                    "Batches that failed", per_second(consumers.FAILURES, "consumer, reason", JOB), "reqps"
                 ),
-                panel("Dead letters", greatest(consumers.DEAD_LETTERS, "consumer", JOB), _EACH, alarming=1),
-                panel("Set aside", per_second(consumers.PARKED, "consumer", JOB), _EACH, "reqps"),
+                panel("Dead letters", greatest(consumers.DEAD_LETTERS, "consumer", JOB), alarming=1),
+                panel("Set aside", per_second(consumers.PARKED, "consumer", JOB), "reqps"),
             ],
         ),
     ],

@@ -29,14 +29,12 @@ OVERVIEW = Dashboard(
                 panel(
                     "Processes that answer",
                     total(scrape.UP, "job", JOB),
-                    "{{job}}",
                     kind="stat",
                     meaning="Processes whose event loop answers. Fewer than there are replicas: one hangs or is down.",
                 ),
                 panel(
                     "Not serving",
                     f"count by (job) ({problems.SERVING.name}{{{JOB}}} == 0) or vector(0)",
-                    "{{job}}",
                     kind="stat",
                     alarming=1,
                     meaning="Processes whose health is NOT_SERVING.",
@@ -44,7 +42,7 @@ OVERVIEW = Dashboard(
                 panel(
                     "Events set aside",
                     f"sum({greatest(consumers.DEAD_LETTERS, 'consumer', JOB)})",
-                    "dead letters",
+                    legend="dead letters",
                     kind="stat",
                     alarming=1,
                     meaning="Dead letters of all consumers.",
@@ -52,7 +50,7 @@ OVERVIEW = Dashboard(
                 panel(
                     "Sagas that need attention",
                     f"sum({greatest(sagas.SAGAS, 'saga', JOB, _ATTENTION)}) or vector(0)",
-                    "sagas",
+                    legend="sagas",
                     kind="stat",
                     alarming=1,
                     meaning="They wait for an operator.",
@@ -60,7 +58,6 @@ OVERVIEW = Dashboard(
                 panel(
                     "Signals",
                     greatest(problems.PROBLEM, "job, signal", JOB),
-                    "{{job}} {{signal}}",
                     "bool",
                     meaning="Health checks that call for an operator while traffic goes on.",
                 ),
@@ -69,44 +66,33 @@ OVERVIEW = Dashboard(
         Row(
             "What it does",
             [
-                panel("Calls", per_second(commands.CALLS, "job", JOB), "{{job}}", "reqps"),
+                panel("Calls", per_second(commands.CALLS, "job", JOB), "reqps"),
                 panel(
                     "Calls that failed",
                     per_second(commands.CALLS, "job, reason", JOB, 'reason!="OK"'),
-                    "{{job}} {{reason}}",
                     "reqps",
                 ),
                 panel(
-                    "Time to the answer, 99 % of calls",
-                    quantile(0.99, commands.DURATION, "job", JOB),
-                    "{{job}}",
-                    "s",
+                    "Time to the answer, 99 % of calls", quantile(0.99, commands.DURATION, "job", JOB), "s"
                 ),
-                panel("Events appended", per_second(log.EVENTS, "log", JOB), "{{log}}", "reqps"),
+                panel("Events appended", per_second(log.EVENTS, "log", JOB), "reqps"),
                 panel(
                     "Processor time",
                     per_second("process_cpu_seconds_total", "job", JOB),
-                    "{{job}}",
                     "percentunit",
                     meaning="Of one processor; a process of Python uses little more than one.",
                 ),
-                panel(
-                    "Delay of the event loop, 99 %",
-                    quantile(0.99, event_loop.LAG, "job", JOB),
-                    "{{job}}",
-                    "s",
-                ),
+                panel("Delay of the event loop, 99 %", quantile(0.99, event_loop.LAG, "job", JOB), "s"),
             ],
         ),
         Row(
             "How far behind",
             [
-                panel("Consumers", greatest(consumers.LAG_SECONDS, "consumer", JOB), "{{consumer}}", "s"),
-                panel("Relays", greatest(twins.LAG_SECONDS, "log", JOB), "{{log}}", "s"),
+                panel("Consumers", greatest(consumers.LAG_SECONDS, "consumer", JOB), "s"),
+                panel("Relays", greatest(twins.LAG_SECONDS, "log", JOB), "s"),
                 panel(
                     "From event to effect, 95 % of batches",
                     quantile(0.95, consumers.AGE, "consumer", JOB),
-                    "{{consumer}}",
                     "s",
                 ),
             ],
@@ -114,13 +100,8 @@ OVERVIEW = Dashboard(
         Row(
             "The console",
             [
-                panel(
-                    "Pages asked for",
-                    per_second(pages.REQUESTS, "page, status", JOB),
-                    "{{page}} {{status}}",
-                    "reqps",
-                ),
-                panel("Time to the page, 95 %", quantile(0.95, pages.DURATION, "page", JOB), "{{page}}", "s"),
+                panel("Pages asked for", per_second(pages.REQUESTS, "page, status", JOB), "reqps"),
+                panel("Time to the page, 95 %", quantile(0.95, pages.DURATION, "page", JOB), "s"),
                 Panel(
                     "Watched now",
                     [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+_BY = re.compile(r"by \(([\w, ]+)\)")
 Unit = Literal["short", "s", "reqps", "bytes", "percentunit", "bool"]
 
 
@@ -47,6 +49,12 @@ class Dashboard(NamedTuple):
     """Whether it shows several services at once."""
 
 
-def panel(title: str, expression: str, legend: str, unit: Unit = "short", **how: object) -> Panel:
-    """A picture of one expression."""
-    return Panel(title, [Query(expression, legend)], unit, **how)  # type: ignore[arg-type]
+def panel(title: str, expression: str, unit: Unit = "short", *, legend: str = "", **how: object) -> Panel:
+    """A picture of one expression; ``legend``: by default the labels that it keeps apart."""
+    query = Query(expression, legend or _labels_kept(expression))
+    return Panel(title, [query], unit, **how)  # type: ignore[arg-type]
+
+
+def _labels_kept(expression: str) -> str:
+    kept = _BY.search(expression)
+    return " ".join(f"{{{{{label}}}}}" for label in kept[1].split(", ") if label != "le") if kept else ""

@@ -26,7 +26,6 @@ def greatest(metric: Metric, by: str, *labels: str) -> str:
 
 
 def total(metric: Metric, by: str, *labels: str) -> str:
-    """The sum over all replicas."""
     return f"sum by ({by}) ({chosen(metric, *labels)})"
 
 
@@ -37,7 +36,6 @@ def quantile(share: float, histogram: Metric, by: str, *labels: str, over: str =
 
 
 def average(histogram: Metric, by: str, *labels: str) -> str:
-    """The mean of the values."""
     sums = per_second(f"{histogram.name}_sum", by, *labels)
     counts = per_second(f"{histogram.name}_count", by, *labels)
     return f"{sums} / {counts}"

@@ -22,25 +22,22 @@ SAGAS = Dashboard(
         Row(
             "Now",
             [
-                panel("Not ended", greatest(sagas.SAGAS, "saga, status", JOB), "{{saga}} {{status}}"),
+                panel("Not ended", greatest(sagas.SAGAS, "saga, status", JOB)),
                 panel(
                     "The oldest",
                     greatest(sagas.OLDEST, "saga, status", JOB),
-                    "{{saga}} {{status}}",
                     "s",
                     meaning="From its start. One that waits for a person may be old; one that waits for a service not.",
                 ),
                 panel(
                     "Need attention",
                     greatest(sagas.SAGAS, "saga", JOB, 'status="NEEDS_ATTENTION"'),
-                    "{{saga}}",
                     kind="stat",
                     alarming=1,
                 ),
                 panel(
                     "Oldest timer that is due",
                     greatest(timers.OLDEST, "log", JOB),
-                    "{{log}}",
                     "s",
                     meaning="Deadlines and delays of sagas are timers of their log.",
                 ),
@@ -50,33 +47,16 @@ SAGAS = Dashboard(
             "Over time",
             [
                 panel(
-                    "Started and ended",
-                    _events("SagaStarted", "SagaCompleted", "SagaCompensated"),
-                    "{{aggregate}} {{type}}",
-                    "reqps",
+                    "Started and ended", _events("SagaStarted", "SagaCompleted", "SagaCompensated"), "reqps"
                 ),
+                panel("Ended, by status", per_second(sagas.ENDED, "saga, status", JOB), "reqps"),
+                panel("Steps", _events("SagaStepSucceeded", "SagaStepFailed"), "reqps"),
                 panel(
-                    "Ended, by status",
-                    per_second(sagas.ENDED, "saga, status", JOB),
-                    "{{saga}} {{status}}",
-                    "reqps",
-                ),
-                panel(
-                    "Steps",
-                    _events("SagaStepSucceeded", "SagaStepFailed"),
-                    "{{aggregate}} {{type}}",
-                    "reqps",
-                ),
-                panel(
-                    "Compensations",
-                    _events("SagaStepCompensated", "SagaInterrupted", "SagaAborted"),
-                    "{{aggregate}} {{type}}",
-                    "reqps",
+                    "Compensations", _events("SagaStepCompensated", "SagaInterrupted", "SagaAborted"), "reqps"
                 ),
                 panel(
                     "Interventions",
                     _events("SagaNeedsAttention", "SagaRetryRequested", "SagaStepSkipped", "SagaAborted"),
-                    "{{aggregate}} {{type}}",
                     "reqps",
                     meaning="What sagas asked operators for, and what those did.",
                 ),

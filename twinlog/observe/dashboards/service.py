@@ -16,17 +16,12 @@ from twinlog.observe.metrics import (
     twins,
     writer,
 )
+from twinlog.observe.metrics.metric import Metric
 
 
-def _shares(title: str, histogram: str) -> Panel:
-    metric = {each.name: each for each in (commands.DURATION, log.APPEND_SECONDS, log.LOAD_SECONDS)}[
-        histogram
-    ]
-    return Panel(
-        title,
-        [Query(quantile(share, metric, "job", JOB), f"{share:.0%}") for share in (0.5, 0.95, 0.99)],
-        "s",
-    )
+def _shares(title: str, histogram: Metric) -> Panel:
+    shares = (0.5, 0.95, 0.99)
+    return Panel(title, [Query(quantile(each, histogram, "job", JOB), f"{each:.0%}") for each in shares], "s")
 
 
 SERVICE = Dashboard(
@@ -37,18 +32,14 @@ SERVICE = Dashboard(
         Row(
             "Calls",
             [
-                panel("By method", per_second(commands.CALLS, "method", JOB), "{{method}}", "reqps"),
+                panel("By method", per_second(commands.CALLS, "method", JOB), "reqps"),
                 panel(
-                    "That failed",
-                    per_second(commands.CALLS, "method, reason", JOB, 'reason!="OK"'),
-                    "{{method}} {{reason}}",
-                    "reqps",
+                    "That failed", per_second(commands.CALLS, "method, reason", JOB, 'reason!="OK"'), "reqps"
                 ),
-                _shares("Time to the answer", commands.DURATION.name),
+                _shares("Time to the answer", commands.DURATION),
                 panel(
                     "Open streams",
                     f"sum by (method) ({commands.OPEN.name}{{{JOB}}})",
-                    "{{method}}",
                     meaning="Watchers, for the most part.",
                 ),
             ],
@@ -64,15 +55,10 @@ SERVICE = Dashboard(
                     ],
                     meaning="At the most, commands that begin something are refused as OVERLOADED.",
                 ),
-                panel(
-                    "Waiting units",
-                    greatest(writer.WAITING, "instance, origin", JOB),
-                    "{{instance}} {{origin}}",
-                ),
+                panel("Waiting units", greatest(writer.WAITING, "instance, origin", JOB)),
                 panel(
                     "Refused for overload",
                     per_second(commands.CALLS, "reason", JOB, 'reason=~"OVERLOADED|TOO_MANY_.*"'),
-                    "{{reason}}",
                     "reqps",
                 ),
             ],
@@ -80,54 +66,37 @@ SERVICE = Dashboard(
         Row(
             "Log",
             [
-                panel("Events by type", per_second(log.EVENTS, "type", JOB), "{{type}}", "reqps"),
-                _shares("Time of an append", log.APPEND_SECONDS.name),
-                panel("Events in an append", average(log.APPEND_EVENTS, "job", JOB), "mean"),
-                panel("Units in a batch", average(writer.BATCH, "job", JOB), "mean"),
-                panel("Conflicts", per_second(log.CONFLICTS, "kind", JOB), "{{kind}}", "reqps"),
+                panel("Events by type", per_second(log.EVENTS, "type", JOB), "reqps"),
+                _shares("Time of an append", log.APPEND_SECONDS),
+                panel("Events in an append", average(log.APPEND_EVENTS, "job", JOB), legend="mean"),
+                panel("Units in a batch", average(writer.BATCH, "job", JOB), legend="mean"),
+                panel("Conflicts", per_second(log.CONFLICTS, "kind", JOB), "reqps"),
+                panel("Appends without answer", per_second(log.APPEND_FAILURES, "reason", JOB), "reqps"),
+                _shares("Time of a load", log.LOAD_SECONDS),
                 panel(
-                    "Appends without answer",
-                    per_second(log.APPEND_FAILURES, "reason", JOB),
-                    "{{reason}}",
-                    "reqps",
+                    "Streams loaded", per_second(log.LOADED_STREAMS, "job", JOB), "reqps", legend="streams"
                 ),
-                _shares("Time of a load", log.LOAD_SECONDS.name),
-                panel("Streams loaded", per_second(log.LOADED_STREAMS, "job", JOB), "streams", "reqps"),
-                panel("Oldest append", greatest(writer.APPEND_AGE, "instance", JOB), "{{instance}}", "s"),
-                panel("Not copied yet", greatest(twins.LAG_EVENTS, "log", JOB), "{{log}}"),
-                panel("Timers due", greatest(timers.DUE, "log", JOB), "{{log}}"),
-                panel("Snapshots saved", per_second(log.SNAPSHOTS, "log", JOB), "{{log}}", "reqps"),
-                panel("Unreadable streams", greatest(writer.UNREADABLE, "instance", JOB), "{{instance}}"),
+                panel("Oldest append", greatest(writer.APPEND_AGE, "instance", JOB), "s"),
+                panel("Not copied yet", greatest(twins.LAG_EVENTS, "log", JOB)),
+                panel("Timers due", greatest(timers.DUE, "log", JOB)),
+                panel("Snapshots saved", per_second(log.SNAPSHOTS, "log", JOB), "reqps"),
+                panel("Unreadable streams", greatest(writer.UNREADABLE, "instance", JOB)),
             ],
         ),
         Row(
             "Process",
             [
                 panel(
-                    "Processor time",
-                    per_second("process_cpu_seconds_total", "instance", JOB),
-                    "{{instance}}",
-                    "percentunit",
+                    "Processor time", per_second("process_cpu_seconds_total", "instance", JOB), "percentunit"
                 ),
-                panel("Memory", f"process_resident_memory_bytes{{{JOB}}}", "{{instance}}", "bytes"),
-                panel("Open files", f"process_open_fds{{{JOB}}}", "{{instance}}"),
-                panel(
-                    "Delay of the event loop, 99 %",
-                    quantile(0.99, event_loop.LAG, "instance", JOB),
-                    "{{instance}}",
-                    "s",
-                ),
-                panel("Tasks", greatest(event_loop.TASKS, "instance", JOB), "{{instance}}"),
-                panel(
-                    "Connections",
-                    greatest(pool.CONNECTIONS, "instance, state", JOB),
-                    "{{instance}} {{state}}",
-                ),
-                panel(
-                    "Leases", greatest(leases.HELD, "instance, lease", JOB), "{{instance}} {{lease}}", "bool"
-                ),
-                panel("Clock ahead", greatest(clocks.AHEAD, "instance", JOB), "{{instance}}", "s"),
-                panel("Signals", greatest(problems.PROBLEM, "signal", JOB), "{{signal}}", "bool"),
+                panel("Memory", f"process_resident_memory_bytes{{{JOB}}}", "bytes", legend="{{instance}}"),
+                panel("Open files", f"process_open_fds{{{JOB}}}", legend="{{instance}}"),
+                panel("Delay of the event loop, 99 %", quantile(0.99, event_loop.LAG, "instance", JOB), "s"),
+                panel("Tasks", greatest(event_loop.TASKS, "instance", JOB)),
+                panel("Connections", greatest(pool.CONNECTIONS, "instance, state", JOB)),
+                panel("Leases", greatest(leases.HELD, "instance, lease", JOB), "bool"),
+                panel("Clock ahead", greatest(clocks.AHEAD, "instance", JOB), "s"),
+                panel("Signals", greatest(problems.PROBLEM, "signal", JOB), "bool"),
             ],
         ),
     ],

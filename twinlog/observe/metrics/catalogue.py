@@ -4,35 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from twinlog.observe.metrics import scrape
-from twinlog.observe.metrics.clocks import Clocks
-from twinlog.observe.metrics.commands import Commands
-from twinlog.observe.metrics.consumers import Consumers
-from twinlog.observe.metrics.event_loop import EventLoop
-from twinlog.observe.metrics.info import INFO
-from twinlog.observe.metrics.leases import Leases
-from twinlog.observe.metrics.log import LogTally
-from twinlog.observe.metrics.metric import Metric
-from twinlog.observe.metrics.pages import Pages
-from twinlog.observe.metrics.pool import PoolUse
-from twinlog.observe.metrics.problems import Problems
-from twinlog.observe.metrics.sagas import Sagas
-from twinlog.observe.metrics.timers import TimersDue
-from twinlog.observe.metrics.twins import Twins
-from twinlog.observe.metrics.writer import Writing
+from twinlog.observe.metrics import (
+    clocks,
+    commands,
+    consumers,
+    event_loop,
+    info,
+    leases,
+    log,
+    pages,
+    pool,
+    problems,
+    sagas,
+    scrape,
+    timers,
+    twins,
+    writer,
+)
+from twinlog.observe.metrics.metric import Metric, metrics_of
 
+_CONCERNS = {
+    "The process": (info, scrape, problems, event_loop, clocks),
+    "Calls": (commands,),
+    "The log": (log,),
+    "The writer": (writer,),
+    "Twins and relay": (twins,),
+    "Consumers": (consumers,),
+    "Sagas": (sagas,),
+    "Timers": (timers,),
+    "Leases": (leases,),
+    "Connections": (pool,),
+    "The console": (pages,),
+}
 BY_CONCERN: Mapping[str, Sequence[Metric]] = {
-    "The process": (INFO, *scrape.METRICS, *Problems.metrics, *EventLoop.metrics, *Clocks.metrics),
-    "Calls": Commands.metrics,
-    "The log": LogTally.metrics,
-    "The writer": Writing.metrics,
-    "Twins and relay": Twins.metrics,
-    "Consumers": Consumers.metrics,
-    "Sagas": Sagas.metrics,
-    "Timers": TimersDue.metrics,
-    "Leases": Leases.metrics,
-    "Connections": PoolUse.metrics,
-    "The console": Pages.metrics,
+    heading: [metric for module in modules for metric in metrics_of(module)]
+    for heading, modules in _CONCERNS.items()
 }
 """By the headings of the page."""
 ALL: Sequence[Metric] = [metric for metrics in BY_CONCERN.values() for metric in metrics]
@@ -50,7 +56,6 @@ The label `log` is the name of a log, such as `orders`; `consumer` is the name o
 
 
 def page() -> str:
-    """The page in Markdown."""
     parts = [_INTRODUCTION]
     for heading, metrics in BY_CONCERN.items():
         parts.append(f"\n## {heading}\n\n| metric | kind | labels | meaning |\n| --- | --- | --- | --- |\n")

@@ -29,7 +29,6 @@ class Clocks:
     """Looks at the clock; one that is not compared with another has no samples."""
 
     name = "clock"
-    metrics: Sequence[Metric] = (AHEAD,)
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

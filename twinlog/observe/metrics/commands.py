@@ -35,7 +35,6 @@ class Commands:
     """The middleware that counts, and what it has counted."""
 
     name = "commands"
-    metrics: Sequence[Metric] = (CALLS, DURATION, OPEN)
 
     def __init__(self) -> None:
         self._ok: dict[str, int] = {}

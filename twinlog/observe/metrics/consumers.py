@@ -142,20 +142,6 @@ class Consumers:
     """Looks at the consumers, and tells what was counted of them."""
 
     name = "consumers"
-    metrics: Sequence[Metric] = (
-        POSITION,
-        LAG_EVENTS,
-        LAG_SECONDS,
-        HERE,
-        PROBLEM,
-        DEAD_LETTERS,
-        BATCH_SECONDS,
-        BATCH_EVENTS,
-        AGE,
-        FAILURES,
-        LAST_FAILURE,
-        PARKED,
-    )
 
     def __init__(
         self, inspected: Inspected, streams: Streams, tallies: ConsumerTallies, clock: Clock

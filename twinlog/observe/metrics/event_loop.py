@@ -23,7 +23,6 @@ class EventLoop:
     """Measures the loop that :meth:`measured` runs on."""
 
     name = "event_loop"
-    metrics: Sequence[Metric] = (LAG, TASKS)
 
     def __init__(self) -> None:
         self._lag = Histogram()

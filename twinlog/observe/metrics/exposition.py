@@ -27,10 +27,10 @@ def text(samples: Sequence[Sample], *, open_metrics: bool = False) -> str:
     for metric, its in by_metric.items():
         parts.append(_header(metric, open_metrics))
         for sample in its:
+            labels = _labels(metric.labels, sample.labels)
             if isinstance(sample.value, Histogram):
-                parts.append(_buckets(metric, sample.value, _labels(metric.labels, sample.labels)))
+                parts.append(_buckets(metric, sample.value, labels))
             else:
-                labels = _labels(metric.labels, sample.labels)
                 braced = f"{{{labels}}}" if labels else ""
                 parts.append(f"{metric.name}{braced} {_number(sample.value)}\n")
     return "".join(parts)

@@ -13,10 +13,7 @@ INFO = Metric(
 
 
 class Info:
-    """Names a process."""
-
     name = "info"
-    metrics: Sequence[Metric] = (INFO,)
 
     def __init__(self, service: str) -> None:
         self._service = service

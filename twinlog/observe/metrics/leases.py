@@ -16,10 +16,7 @@ HELD = Metric(
 
 
 class Leases:
-    """Looks at leases."""
-
     name = "leases"
-    metrics: Sequence[Metric] = (HELD,)
 
     def __init__(self, leases: Mapping[str, Lease]) -> None:
         """``leases``: by the work that each is for."""

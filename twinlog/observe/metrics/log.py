@@ -8,16 +8,7 @@ from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import cast
 
-from twinlog.log.ports import (
-    Appended,
-    Batch,
-    Conflict,
-    Log,
-    LogSession,
-    ReadRequest,
-    Snapshot,
-    StreamSlice,
-)
+from twinlog.log.ports import Appended, Batch, Conflict, Log, LogSession, ReadRequest, Snapshot, StreamSlice
 from twinlog.observe.metrics.metric import Metric, Sample
 from twinlog.observe.metrics.reasons import UNAVAILABLE, reason_of
 from twinlog.observe.metrics.tallies import SIZES, Bounded, Histogram
@@ -74,18 +65,6 @@ class LogTally:
     """What was asked of one log."""
 
     name = "log"
-    metrics: Sequence[Metric] = (
-        APPEND_SECONDS,
-        APPEND_EVENTS,
-        EVENTS,
-        CONFLICTS,
-        APPEND_FAILURES,
-        LOAD_SECONDS,
-        LOADED_STREAMS,
-        LOADED_EVENTS,
-        EXCLUSIVE,
-        SNAPSHOTS,
-    )
 
     def __init__(self) -> None:
         self.log = ""
@@ -120,7 +99,6 @@ class LogTally:
         self.conflicts["history"] += result.forked
 
     def loaded(self, slices: Sequence[StreamSlice], seconds: float) -> None:
-        """Counts a load."""
         self.load_seconds.observe(seconds)
         self.loaded_streams += len(slices)
         self.loaded_events += sum([len(each.events) for each in slices])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Literal, NamedTuple, Protocol
 
 from twinlog.observe.metrics.tallies import Histogram
@@ -22,6 +23,11 @@ class Metric(NamedTuple):
     """Of few values each: never ids."""
 
 
+def metrics_of(module: ModuleType) -> Sequence[Metric]:
+    """Those that a module defines, in their order."""
+    return [each for each in vars(module).values() if isinstance(each, Metric)]
+
+
 class Sample(NamedTuple):
     """One value of a metric."""
 
@@ -37,11 +43,6 @@ class Concern(Protocol):
     @property
     def name(self) -> str:
         """Names the concern where it cannot be sampled."""
-        ...
-
-    @property
-    def metrics(self) -> Sequence[Metric]:
-        """Those of which it gives samples."""
         ...
 
     async def samples(self) -> Sequence[Sample]:

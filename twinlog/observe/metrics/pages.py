@@ -34,7 +34,6 @@ class Pages:
     """Counts what a console is asked. Paths are those of its routes, such as ``/log/{log}/{position}``: few."""
 
     name = "pages"
-    metrics: Sequence[Metric] = (REQUESTS, DURATION, VIEWERS, LOADED)
 
     def __init__(self, watched: Callable[[], tuple[int, int]]) -> None:
         """``watched``: how many live streams are open, and of how many URLs."""
@@ -43,7 +42,6 @@ class Pages:
         self._seconds: dict[str, Histogram] = defaultdict(Histogram)
 
     def answered(self, page: str, status: int, seconds: float) -> None:
-        """Counts a response."""
         self._requests[page, status] += 1
         self._seconds[page].observe(seconds)
 

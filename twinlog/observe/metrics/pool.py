@@ -33,7 +33,6 @@ class PoolUse:
     """Looks at the pool of a log; a log without one has no samples."""
 
     name = "pool"
-    metrics: Sequence[Metric] = (CONNECTIONS, MADE)
 
     def __init__(self, log: Log) -> None:
         self._log = log

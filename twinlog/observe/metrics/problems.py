@@ -19,10 +19,7 @@ PROBLEM = Metric(
 
 
 class Problems:
-    """Looks at what health watches."""
-
     name = "problems"
-    metrics: Sequence[Metric] = (SERVING, PROBLEM)
 
     def __init__(self, inspected: Inspected) -> None:
         self._inspected = inspected

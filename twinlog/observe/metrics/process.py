@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from twinlog.consume import Consumer
@@ -81,11 +81,9 @@ class Metrics:
         """Goes around each consumer, outside of other middleware."""
         return self._consumers.middleware(consumer)
 
-    @asynccontextmanager
-    async def served(self, process: Process, address: str) -> AsyncIterator[str]:
+    def served(self, process: Process, address: str) -> AbstractAsyncContextManager[str]:
         """Serves the metrics of a process at host:port while the block runs; gives the URL."""
-        async with telling(self.concerns(process), address) as url:
-            yield url
+        return telling(self.concerns(process), address)
 
     def concerns(self, process: Process) -> Sequence[Concern]:
         """All that is told of a process, but for its event loop."""
@@ -101,12 +99,7 @@ class Metrics:
             Writing(process.log.name, process.writer),
             Twins(inspected, streams, process.relay, clock),
             Consumers(inspected, streams, self._consumers, clock),
-            Sagas(
-                lambda: process.saga_list,
-                [table.newest.name for table in tables],
-                clock,
-                self._log.events,
-            ),
+            Sagas(lambda: process.saga_list, [each.newest.name for each in tables], clock, self._log.events),
             TimersDue(process.log, process.timers, clock),
             Leases(process.leases),
             Problems(inspected),

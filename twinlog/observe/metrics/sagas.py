@@ -51,7 +51,6 @@ class Sagas:
     """Looks at the list of sagas."""
 
     name = "sagas"
-    metrics: Sequence[Metric] = (SAGAS, OLDEST, ENDED)
 
     def __init__(
         self,

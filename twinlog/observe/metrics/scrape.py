@@ -41,7 +41,6 @@ FAILURES = Metric(
     "Whether the metrics of a concern are left out of this scrape, because what they are read from did not answer.",
     ("concern",),
 )
-METRICS = (UP, FAILURES)
 _OPEN_METRICS = "application/openmetrics-text"
 
 

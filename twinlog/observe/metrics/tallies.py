@@ -34,7 +34,6 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many values there were."""
         return sum(self.counts)
 
 
@@ -47,8 +46,7 @@ class Bounded:
         """``words``: those that are told from the start, so that their first time shows as an increase."""
         self.counts: dict[str, int] = dict.fromkeys(words, 0)
 
-    def add(self, word: str, number: int = 1) -> None:
-        """Counts a word."""
+    def add(self, word: str) -> None:
         if word not in self.counts and len(self.counts) >= _MOST_VALUES:
             word = OTHER
-        self.counts[word] = self.counts.get(word, 0) + number
+        self.counts[word] = self.counts.get(word, 0) + 1

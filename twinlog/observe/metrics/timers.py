@@ -32,7 +32,6 @@ class TimersDue:
     """Looks at the timers of the own log."""
 
     name = "timers"
-    metrics: Sequence[Metric] = (DUE, OLDEST, STUCK)
 
     def __init__(self, log: Log, timers: Timers, clock: Clock) -> None:
         self._log = log

@@ -53,19 +53,7 @@ CHAIN_HASH = Metric(
 
 
 class Twins:
-    """Looks at logs and streams."""
-
     name = "twins"
-    metrics: Sequence[Metric] = (
-        LOG_POSITION,
-        TWIN_POSITION,
-        TWIN_HOLES,
-        LAG_EVENTS,
-        LAG_SECONDS,
-        COPYING,
-        CHAIN_POSITION,
-        CHAIN_HASH,
-    )
 
     def __init__(self, inspected: Inspected, streams: Streams, relay: Relay, clock: Clock) -> None:
         self._inspected = inspected

@@ -52,10 +52,7 @@ IGNORED = Metric(
 
 
 class Writing:
-    """Looks at a writer."""
-
     name = "writer"
-    metrics: Sequence[Metric] = (WAITING, BATCH, APPEND_AGE, UNFINISHED, WINDOW, CACHED, UNREADABLE, IGNORED)
 
     def __init__(self, log: str, writer: Writer) -> None:
         self._log = log

@@ -17,7 +17,6 @@ METADATA = Metadata("correlation", "rpc/Add", "00-trace", "tests")
 
 
 def counter(id: str = "a") -> StreamId:
-    """A counter's stream."""
     return StreamId("counter", id)
 
 

@@ -19,17 +19,13 @@ class Damage(Protocol):
         """Removes all messages but the newest ``keep``."""
         ...
 
-    async def remove(self, sequence: int) -> None:
-        """Removes one message."""
-        ...
+    async def remove(self, sequence: int) -> None: ...
 
     async def put(self, subject: str, data: bytes) -> None:
         """Adds a message to the stream; ``subject`` without its first token."""
         ...
 
-    async def delete_consumers(self) -> None:
-        """Removes all consumers."""
-        ...
+    async def delete_consumers(self) -> None: ...
 
 
 class MemoryDamage:

@@ -24,16 +24,7 @@ from google.protobuf.message import Message
 from twinlog.model.aggregate import Aggregate
 from twinlog.model.errors import TwinlogError
 from twinlog.model.forms import DURATION, refuse_value
-from twinlog.model.saga import (
-    Abort,
-    Begin,
-    Command,
-    Reply,
-    Retry,
-    SagaInstance,
-    SagaStatus,
-    Skip,
-)
+from twinlog.model.saga import Abort, Begin, Command, Reply, Retry, SagaInstance, SagaStatus, Skip
 from twinlog.model.saga_table import Saga
 from twinlog.testing.fakes import START
 from twinlog.testing.givens.difference import difference, short

@@ -20,7 +20,7 @@ _FORMS: Forms = {
     "correlation_id": Form(
         lambda given: isinstance(given, str) and given != "", "a text, another one for each call"
     ),
-    "patience": SECONDS,
+    "patience_seconds": SECONDS,
     "actor": TEXT,
     "repeats": FLAG,
 }
@@ -40,7 +40,7 @@ class Call:
     """Where it has a request_id, it is repeated under it until its outcome is known; without one it is sent once."""
     correlation_id: str
     """Another one for each call."""
-    patience: float = 5.0
+    patience_seconds: float = 5.0
     """Seconds that it waits for one answer."""
     actor: str = "client"
     repeats: bool = False
@@ -68,14 +68,21 @@ class CallContext:
 
     @classmethod
     def of(cls, call: Call) -> CallContext:
-        """A call's."""
-        return cls(((CORRELATION_KEY, call.correlation_id), (ACTOR_KEY, call.actor)), call.patience)
+        return cls(((CORRELATION_KEY, call.correlation_id), (ACTOR_KEY, call.actor)), call.patience_seconds)
 
     def invocation_metadata(self) -> Sequence[tuple[str, str]]:
         return self.metadata
 
     def time_remaining(self) -> float | None:
         return self.seconds
+
+
+def method_of(servicers: Sequence[object], service: str, name: str) -> Any:
+    """A method of one of a service's servicers. Raises LookupError."""
+    for each in servicers:
+        if callable(method := getattr(each, name, None)):
+            return method
+    raise LookupError(f"{service} serves no method {name}: what `wire` gives has none of that name")
 
 
 def shortened(text: str) -> str:

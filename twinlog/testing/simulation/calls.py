@@ -125,7 +125,7 @@ class Clients:
 
         loop.call_later(latency(chance), arrive, context=loop.nobody)
         try:
-            async with asyncio.timeout(call.patience):
+            async with asyncio.timeout(call.patience_seconds):
                 return await answer
         finally:
             for task in served:

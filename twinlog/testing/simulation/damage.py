@@ -40,9 +40,7 @@ class Surroundings(Protocol):
         """Writes a line of the trace."""
         ...
 
-    def fail(self, error: BaseException) -> None:
-        """Ends the run."""
-        ...
+    def fail(self, error: BaseException) -> None: ...
 
 
 def damage(world: Surroundings, twin: MemoryTwin, fault: Fault) -> None:

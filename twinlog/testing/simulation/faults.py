@@ -13,8 +13,6 @@ from twinlog.testing.simulation.hosted import Survey
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong."""
-
     at: float
     kind: str
     target: str
@@ -61,7 +59,7 @@ def kinds_of(survey: Survey, *, leases_expire: bool = False) -> Kinds:
     stores = (*busy, *busy, *(f"{log} twin" for log in busy), *views)
     effects = (*survey.effects,)
     acting = (*survey.policies, *effects)
-    replayed = (*(name for name in acting if survey.hosted[survey.service_of(name)].replays),)
+    replayed = (*(name for name in acting if survey.host_of(name).replays),)
     # Logs without aggregates hold dead letters at most: their databases are there for the views.
     return {
         "crash": Kind(processes, longest=4.0, smallest=1, largest=30, weight=5),

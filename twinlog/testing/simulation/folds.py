@@ -9,7 +9,7 @@ from typing import Any
 from twinlog.log.ports import CheckpointAdvance
 from twinlog.model.event import Recorded
 from twinlog.model.view import AnyView, Changes, fold
-from twinlog.testing.simulation.hosted import Projected
+from twinlog.testing.simulation.hosted import Projected, is_wanted
 from twinlog.testing.simulation.scene import Scene
 from twinlog.testing.simulation.violation import check
 
@@ -78,7 +78,7 @@ class Folds:
         wanted = [
             (event, message)
             for event in events
-            if _is_wanted(projection, event)
+            if is_wanted(projection, event)
             for message in self._scene.as_stored(event)
         ]
         for view, rows in fold(projection.views, wanted, self._rows).items():
@@ -91,15 +91,9 @@ class Folds:
 
     def _last_wanted(self, projection: Projected) -> int:
         events = reversed(self._scene.logs[projection.log].events)
-        return next((event.position for event in events if _is_wanted(projection, event)), 0)
+        return next((event.position for event in events if is_wanted(projection, event)), 0)
 
 
 def stored(rows: Mapping[str, Any]) -> dict[str, Any]:
     """Rows by key, without those that were deleted."""
     return {key: row for key, row in rows.items() if row is not None}
-
-
-def _is_wanted(projection: Projected, event: Recorded) -> bool:
-    if projection.types and event.type.rpartition(".")[2] not in projection.types:
-        return False
-    return not projection.routing_key or event.routing_key == projection.routing_key

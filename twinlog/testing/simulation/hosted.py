@@ -14,6 +14,7 @@ from twinlog.log.lease import ALWAYS_HELD
 from twinlog.memory.log import MemoryLog
 from twinlog.memory.twin import MemoryTwin
 from twinlog.memory.views import MemoryQueries, MemoryViews
+from twinlog.model.event import Recorded
 from twinlog.model.forms import (
     FLAG,
     Form,
@@ -85,12 +86,10 @@ class Hosted:
         )
 
     def configure(self, service: Service) -> None:
-        """Gives a service its settings."""
         service.settings = self.settings or self.spec.settings.model_construct()
 
     @property
     def name(self) -> str:
-        """The service's."""
         return self.spec.name
 
 
@@ -105,6 +104,12 @@ class Projected:
     routing_key: str
     types: Sequence[str]
     """Short names of the event types that it wants; empty: all."""
+
+
+def is_wanted(by: Consumer | Projected, event: Recorded) -> bool:
+    """Whether a consumer is sent an event."""
+    of_type = not by.types or event.type.rpartition(".")[2] in by.types
+    return of_type and by.routing_key in ("", event.routing_key)
 
 
 @dataclass
@@ -142,9 +147,9 @@ class Survey:
         """The service whose log it is."""
         return next(name for name, each in self.hosted.items() if each.spec.log == log)
 
-    def service_of(self, consumer: str) -> str:
+    def host_of(self, consumer: str) -> Hosted:
         """The service that a consumer of policies or effects belongs to."""
-        return self._services[consumer]
+        return self.hosted[self._services[consumer]]
 
     def __post_init__(self) -> None:
         self._services: dict[str, str] = {}
@@ -152,7 +157,6 @@ class Survey:
             _Surveyed(each, self)
 
     def note(self, service: str, consumer: Consumer) -> None:
-        """Enters a consumer."""
         while isinstance(consumer, ConsumerWrapper):
             consumer = consumer.inner
         self._services[consumer.name] = service

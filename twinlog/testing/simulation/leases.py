@@ -20,8 +20,6 @@ _AHEAD = timedelta(hours=1)
 
 
 class Leases:
-    """The leases of a world."""
-
     def __init__(self, network: Network, seed: int, stores: Mapping[str, Store], *, expire: bool) -> None:
         """``stores``: the databases, by service. ``expire``: as in :attr:`Scenario.leases_expire`."""
         self._network = network
@@ -50,7 +48,6 @@ class Leases:
                 server.hand_over()
 
     def heal(self) -> None:
-        """Leaves each work with one."""
         for server in self._granted.values():
             server.heal()
 
@@ -108,7 +105,6 @@ class LeaseServer:
         self.look()
 
     def heal(self) -> None:
-        """Leaves the work with one."""
         for lease in self._holding[1:]:
             self._revoke(lease, 0.0)
         del self._holding[1:]

@@ -29,8 +29,6 @@ T = TypeVar("T")
 
 
 class LogServer(Store):
-    """A log's database."""
-
     def __init__(self, log: MemoryLog, committed: Callable[[Batch, Appended], None]) -> None:
         super().__init__(log.name)
         self.log = log

@@ -39,8 +39,6 @@ LIFE: ContextVar[Life | None] = ContextVar("life", default=None)
 
 
 class Handle:
-    """A scheduled callback."""
-
     __slots__ = ("appointed", "args", "callback", "context", "dropped", "life")
 
     def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None) -> None:

@@ -17,7 +17,7 @@ from twinlog.model.clock import Clock, Ids
 from twinlog.model.event import Recorded
 from twinlog.service.environment import Environment
 from twinlog.service.service import Service
-from twinlog.testing.simulation.hosted import Hosted
+from twinlog.testing.simulation.hosted import Hosted, is_wanted
 
 
 class Gated(ConsumerWrapper):
@@ -50,14 +50,9 @@ class Follower:
             return False
         for event in self.log.events[self.examined :]:
             self.examined = event.position
-            if self._wants(event):
+            if is_wanted(self.consumer, event):
                 self.wanted = event.position
         return self.wanted > self.cursor.position
-
-    def _wants(self, event: Recorded) -> bool:
-        if self.consumer.types and event.type.rpartition(".")[2] not in self.consumer.types:
-            return False
-        return not self.consumer.routing_key or event.routing_key == self.consumer.routing_key
 
 
 class Member(Service):

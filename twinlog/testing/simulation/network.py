@@ -68,26 +68,21 @@ class Network:
                 self.loop.call_soon(arrive, context=self.loop.nobody)
 
 
+@dataclass(slots=True, eq=False)
 class Trip:
     """A request on its way to a store, and its answer on the way back."""
 
-    __slots__ = ("answer", "apply", "back", "client", "doomed", "lost", "network", "refused", "store", "what")
-
-    def __init__(
-        self,
-        network: Network,
-        client: Client,
-        store: Store,
-        what: str,
-        apply: Callable[[], Any],
-        answer: asyncio.Future[Any],
-    ) -> None:
-        self.network = network
-        self.client = client
-        self.store = store
-        self.what = what
-        self.apply = apply
-        self.answer = answer
+    network: Network
+    client: Client
+    store: Store
+    what: str
+    apply: Callable[[], Any]
+    answer: asyncio.Future[Any]
+    back: float = field(init=False)
+    """Seconds that the answer takes."""
+    refused: bool = field(init=False)
+    lost: bool = field(init=False)
+    doomed: bool = field(init=False)
 
     def set_out(self) -> float:
         """Decides what will become of it; gives the seconds until it arrives."""

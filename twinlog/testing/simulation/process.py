@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -116,14 +116,6 @@ class Process:
         self.life.alive = False
         self.edges, self.serves = (), False
         self.world.crashed(self)
-
-    def method(self, name: str) -> Callable[[Any, Any], Awaitable[Any]]:
-        """A method of one of its servicers."""
-        for edge in self.edges:
-            if callable(method := getattr(edge, name, None)):
-                found: Callable[[Any, Any], Awaitable[Any]] = method
-                return found
-        raise LookupError(f"{self.service} serves no method {name}: what `wire` gives has none of that name")
 
     async def _main(self, chance: Random) -> None:
         try:

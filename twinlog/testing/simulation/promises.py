@@ -12,6 +12,7 @@ from twinlog.model.view import Changes
 from twinlog.testing.simulation.commits import Commits
 from twinlog.testing.simulation.cuts import Cuts
 from twinlog.testing.simulation.folds import Folds
+from twinlog.testing.simulation.hosted import is_wanted
 from twinlog.testing.simulation.invariants import Invariants
 from twinlog.testing.simulation.mirrors import Mirrors
 from twinlog.testing.simulation.scene import Scene
@@ -48,7 +49,6 @@ class Promises:
         self._cuts.committed()
 
     def published(self, log: str, events: Sequence[Recorded]) -> None:
-        """Events are in a stream."""
         self._mirrors.published(log, events)
 
     def projected(self, changes: Changes, advance: CheckpointAdvance) -> None:
@@ -62,7 +62,6 @@ class Promises:
         self._folds.set_back(service)
 
     def repaired(self, log: str) -> None:
-        """A log was repaired."""
         same = self._scene.logs[log].events == self._commits.events[log]
         check(same, "forks", f"{log} is not what it was")
         self.forked.discard(log)
@@ -91,20 +90,14 @@ class Promises:
         """Events that call for a command or a call outside, and that have had neither."""
         survey = self._scene.survey
         for name, consumer in survey.policies.items():
-            own = self._scene.logs[survey.hosted[survey.service_of(name)].spec.log]
+            own = self._scene.logs[survey.host_of(name).spec.log]
             for event in self._scene.logs[consumer.source].events[own.checkpoints.get(name, 0) :]:
-                if _concerns(consumer.types, consumer.routing_key, event) and consumer.called_for([event]):
+                if is_wanted(consumer, event) and consumer.called_for([event]):
                     yield f"{name} has not handled {event.address}"
                     break
         for name, effects in survey.effects.items():
-            own = self._scene.logs[survey.hosted[survey.service_of(name)].spec.log]
+            own = self._scene.logs[survey.host_of(name).spec.log]
             for event in self._scene.logs[effects.source].events[own.checkpoints.get(name, 0) :]:
                 if effects.calls_for_something(self._scene.decoded(event)):
                     yield f"{name} has not handled {event.address}"
                     break
-
-
-def _concerns(types: Sequence[str], routing_key: str, event: Recorded) -> bool:
-    if types and event.type.rpartition(".")[2] not in types:
-        return False
-    return not routing_key or event.routing_key == routing_key

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import structlog
 
@@ -14,6 +15,7 @@ from twinlog.consume import filling
 from twinlog.log import group_commit
 from twinlog.model.errors import StreamUnreadable, TwinlogError
 from twinlog.testing.simulation.newer import UNKNOWN
+from twinlog.testing.simulation.scenario import Plan
 
 
 @contextmanager
@@ -43,22 +45,9 @@ def _is_defect(error: BaseException) -> bool:
 
 
 @contextmanager
-def optimistic_rounds(rounds: int) -> Iterator[None]:
-    """Writers shut others out after so many lost races, inside the block."""
-    before = group_commit._OPTIMISTIC_ROUNDS
-    group_commit._OPTIMISTIC_ROUNDS = rounds
-    try:
+def bounds_of(plan: Plan) -> Iterator[None]:
+    """Inside the block, writers shut others out after so many lost races as the plan says, and builds of views are
+    filled from the log however little it has, two events at a time."""
+    rounds = patch.object(group_commit, "_OPTIMISTIC_ROUNDS", plan.optimistic_rounds)
+    with rounds, patch.multiple(filling, CHUNK=2, NEAR=0):
         yield
-    finally:
-        group_commit._OPTIMISTIC_ROUNDS = before
-
-
-@contextmanager
-def short_logs_fill_builds() -> Iterator[None]:
-    """Inside the block, builds of views are filled from the log however little it has, and two events at a time."""
-    before = filling.CHUNK, filling.NEAR
-    filling.CHUNK, filling.NEAR = 2, 0
-    try:
-        yield
-    finally:
-        filling.CHUNK, filling.NEAR = before

@@ -13,7 +13,7 @@ from twinlog.log.ports import Appended, Batch, CheckpointAdvance
 from twinlog.memory.log import MemoryLog
 from twinlog.model.event import Recorded
 from twinlog.model.view import Changes
-from twinlog.testing.simulation.call import Call, shortened
+from twinlog.testing.simulation.call import Call, method_of, shortened
 from twinlog.testing.simulation.calls import Clients
 from twinlog.testing.simulation.clocks import SeededIds
 from twinlog.testing.simulation.damage import damage, set_back_later
@@ -27,7 +27,7 @@ from twinlog.testing.simulation.network import Network
 from twinlog.testing.simulation.newer import newer_event
 from twinlog.testing.simulation.process import Process
 from twinlog.testing.simulation.promises import Promises
-from twinlog.testing.simulation.quiet import defects_told_to, optimistic_rounds, short_logs_fill_builds
+from twinlog.testing.simulation.quiet import bounds_of, defects_told_to
 from twinlog.testing.simulation.scenario import Plan, Scenario
 from twinlog.testing.simulation.scene import Scene
 from twinlog.testing.simulation.twin import TwinServer
@@ -61,8 +61,6 @@ class Result(NamedTuple):
 
 
 class Run:
-    """Runs one plan."""
-
     def __init__(
         self,
         scenario: Scenario,
@@ -109,8 +107,7 @@ class Run:
     def run(self) -> Result:
         """Plays the plan, heals, and waits for rest."""
         faulty, patience = self._scenario.faulty_seconds, self._scenario.patience_seconds
-        rounds = self._plan.optimistic_rounds
-        with optimistic_rounds(rounds), short_logs_fill_builds(), defects_told_to(self.fail):
+        with bounds_of(self._plan), defects_told_to(self.fail):
             for process in self._processes.values():
                 self.later(self.chance.random() * 0.2, process.start)
             for fault in self._plan.faults:
@@ -133,7 +130,6 @@ class Run:
         self.loop.call_later(seconds, self._guarded, do, context=self.loop.nobody)
 
     def fail(self, error: BaseException) -> None:
-        """Ends the run."""
         if self._failure is None:
             self._failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
             self.loop.stop()
@@ -219,8 +215,7 @@ class Run:
         server.append(Batch(self.scene.now(), {stream: last.version}, [event]))
 
     def _replay(self, fault: Fault) -> None:
-        survey = self.scene.survey
-        log = self.scene.logs[survey.hosted[survey.service_of(fault.target)].spec.log]
+        log = self.scene.logs[self.scene.survey.host_of(fault.target).spec.log]
         log.checkpoints[fault.target] = max(0, log.checkpoints.get(fault.target, 0) - fault.size)
 
     def _heal(self) -> None:
@@ -284,7 +279,7 @@ class Run:
         if not ready:
             return None
         process = self.chance.choice(ready)
-        return process.life, process.method(call.method)
+        return process.life, method_of(process.edges, process.service, call.method)
 
     def _guarded(self, do: Callable[[], None]) -> None:
         try:

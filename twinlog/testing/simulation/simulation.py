@@ -59,7 +59,6 @@ class Simulation:
     """Makes the account of one run; a class derived from :class:`Invariants`."""
 
     def plan(self, seed: int) -> Plan:
-        """What a seed decides."""
         plan, _ = planned(self.scenario, seed)
         return plan
 

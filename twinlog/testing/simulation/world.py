@@ -14,7 +14,7 @@ from twinlog.model.errors import Overloaded
 from twinlog.model.forms import DURATION, refuse_value
 from twinlog.service.wiring import servicers
 from twinlog.testing.fakes import START, CountedIds
-from twinlog.testing.simulation.call import CallContext
+from twinlog.testing.simulation.call import CallContext, method_of
 from twinlog.testing.simulation.clocks import SkewedClock
 from twinlog.testing.simulation.hosted import Hosted, survey
 from twinlog.testing.simulation.loop import SimulatedLoop
@@ -215,7 +215,4 @@ class World(Scene):
 
     def _method(self, service: str, name: str) -> Any:
         self._member(service)
-        for edge in self._edges[service]:
-            if callable(method := getattr(edge, name, None)):
-                return method
-        raise LookupError(f"{service} serves no method {name}: what `wire` gives has none of that name")
+        return method_of(self._edges[service], service, name)
