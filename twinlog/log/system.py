@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
@@ -37,9 +38,8 @@ class SystemClock:
         return datetime.now(UTC)
 
 
-def seconds_passed() -> float:
-    """Seconds since some moment, whatever is done to the machine's clock; sleep counts where the system tells."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+seconds_passed = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+"""Seconds since some moment, whatever is done to the machine's clock; sleep counts where the system tells."""
 
 
 class _Reading(NamedTuple):
