@@ -21,7 +21,7 @@ from twinlog.model.row_changes import Mark
 from twinlog.model.view import AnyView
 from twinlog.rpc import resume_tokens, watches
 from twinlog.rpc.freshness import Freshness
-from twinlog.rpc.watched_build import Behind, Consumers, crossing_from
+from twinlog.rpc.watched_build import Behind, Consumers, Crossings
 from twinlog.rpc.watches import Watches
 from twinlog.testing import MemoryViews
 
@@ -116,7 +116,7 @@ class Store:
         consumers = Consumers(WEIGHED, LOGS)
         if (await self.views.builds())[left.number - 1].live:
             await self.views.switch(self.build, left, {}, None)
-        crossing = await crossing_from(self.reading(self.build), consumers, left, FIELDS, 100)
+        crossing = await Crossings(self.reading(self.build), consumers, FIELDS, 100).left(left)
         await self.views.drop_build(left, [*consumers.of(left).values()], left.table, crossing)
 
     @asynccontextmanager

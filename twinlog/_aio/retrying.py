@@ -16,7 +16,6 @@ class Randomness(Protocol):
 
     def random(self) -> float:
         """A number from 0 up to, but not including, 1."""
-        ...
 
 
 def backoff(

@@ -12,7 +12,6 @@ class Watched(Protocol):
     @property
     def problem(self) -> str | None:
         """Current fault, or None while healthy."""
-        ...
 
 
 class Together:

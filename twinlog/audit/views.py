@@ -32,19 +32,15 @@ class Rows(Protocol):
 
     async def named(self, connection: Connection, keys: Sequence[str]) -> Mapping[str, Any]:
         """The rows of these keys that exist, by key."""
-        ...
 
     async def as_stored(self, connection: Connection, rows: Sequence[Any]) -> Sequence[Any]:
         """Rows as they come back when they are stored: columns may round, pad, or have another type."""
-        ...
 
     async def keys(self, connection: Connection) -> Sequence[str]:
         """The key of every row."""
-        ...
 
     async def count(self, connection: Connection) -> int:
         """How many rows there are."""
-        ...
 
 
 class RowsAudit:

@@ -69,35 +69,28 @@ class Consumer(Protocol):
     @property
     def name(self) -> str:
         """Names the checkpoint, the lease and the dead letters."""
-        ...
 
     @property
     def source(self) -> str:
         """The log that it reads."""
-        ...
 
     @property
     def types(self) -> Sequence[str]:
         """Short names of the event types that it wants; empty: all."""
-        ...
 
     @property
     def routing_key(self) -> str:
         """The routing key that it wants; empty: any."""
-        ...
 
     @property
     def actor(self) -> str:
         """Who acts; goes on the events that it causes."""
-        ...
 
     async def checkpoint(self) -> int:
         """The position of the last event that had its effects, as stored."""
-        ...
 
     def forget(self) -> None:
         """Drops what it remembers of its effects: another replica may have changed them."""
-        ...
 
     async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
         """Has the effects of events, in order, and commits the progress, in one transaction.
@@ -109,7 +102,6 @@ class Consumer(Protocol):
         letters are not those that the progress rests on, Unavailable in an outage, and anything else for an event
         that it cannot handle. In each case nothing was committed, save that an Unavailable leaves it open.
         """
-        ...
 
 
 Middleware = Callable[[Consumer], Consumer]

@@ -54,29 +54,23 @@ class Handler(Protocol):
     @property
     def name(self) -> str:
         """The consumer's."""
-        ...
 
     @property
     def types(self) -> Sequence[str]:
         """Short names of the event types that are wanted; empty: all."""
-        ...
 
     @property
     def routing_key(self) -> str:
         """The routing key that is wanted; empty: any."""
-        ...
 
     async def checkpoint(self) -> int:
         """The position of the last event that was handled, as stored."""
-        ...
 
     async def last_handled(self) -> Handled | None:
         """An event that was handled; None where none is known."""
-        ...
 
     async def stored(self) -> int:
         """Where the checkpoint is now; nothing is brought up to date."""
-        ...
 
     async def handle(self, events: Sequence[Recorded], after: int) -> int:
         """Handles events in order and moves the checkpoint from ``after`` to the last of them.
@@ -85,7 +79,6 @@ class Handler(Protocol):
         becomes of an event that fails is up to the handler. Raises CheckpointMoved where the checkpoint was not at
         ``after``: then nothing was done.
         """
-        ...
 
 
 class Cursor:

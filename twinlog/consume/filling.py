@@ -35,7 +35,6 @@ class LogReader(Protocol):
 
     async def read(self, after: int, limit: int) -> Sequence[Recorded]:
         """Up to ``limit`` events with a position greater than ``after``, in order."""
-        ...
 
 
 OpenLog = Callable[[str, Twin], AbstractAsyncContextManager[LogReader | None]]

@@ -74,26 +74,21 @@ class Chained(Protocol):
 
     async def links(self, after: int, limit: int) -> Sequence[Link]:
         """Up to ``limit`` links with a number greater than ``after``, in order."""
-        ...
 
     async def cuts(self) -> Sequence[Link]:
         """The links that say where repairs cut the log."""
-        ...
 
     async def newest_link(self) -> Link | None:
         """The last link; None where nothing was linked yet."""
-        ...
 
     async def unlinked(self) -> Sequence[Unlinked]:
         """What waits to be sealed, in order."""
-        ...
 
     async def seal(self, limit: int) -> int:
         """Links up to ``limit`` events that came without a link, the first ones; returns how many.
 
         0 where none are left, where another process seals them at this moment, and where they are not there.
         """
-        ...
 
 
 def event_digests(events: Iterable[Recorded]) -> list[bytes]:

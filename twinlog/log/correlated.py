@@ -30,7 +30,6 @@ class Searching(Protocol):
         self, after: int, upto: int, correlations: Sequence[str], causes: Sequence[str]
     ) -> Sequence[Recorded]:
         """The events between two positions that have one of these correlation ids or causes, in order."""
-        ...
 
 
 class Range(NamedTuple):

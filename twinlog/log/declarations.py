@@ -49,23 +49,18 @@ class Declarations(Protocol):
 
     async def kept(self) -> Mapping[Named, Kept]:
         """All of them."""
-        ...
 
     async def keep(self, given: Mapping[Named, Form], *, anew: bool = False) -> None:
         """Adds to what is kept, or with ``anew`` takes its place. What is given is not retired."""
-        ...
 
     async def retire(self, gone: Collection[Named]) -> None:
         """Notes that a program does without these."""
-        ...
 
     async def stored(self, asked: Collection[Held]) -> Collection[Held]:
         """Those of which there are events."""
-        ...
 
     async def checkpoints(self) -> Mapping[str, int]:
         """How far each consumer is."""
-        ...
 
 
 class _Doubt(NamedTuple):

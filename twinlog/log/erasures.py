@@ -25,11 +25,9 @@ class Erasures(Protocol):
 
     async def note(self, subjects: Collection[str]) -> None:
         """Remembers them; those that are known stay as they are."""
-        ...
 
     async def noted(self) -> Collection[str]:
         """All of them."""
-        ...
 
 
 class ConnectedKeys(Keys, Protocol):

@@ -42,7 +42,6 @@ class History(Protocol):
     @property
     def name(self) -> str:
         """The log."""
-        ...
 
     def events(
         self, stream: StreamId, moment: Moment, after: int = 0, after_id: UUID | None = None
@@ -51,23 +50,18 @@ class History(Protocol):
 
         Raises OtherHistory where that version has another id, or lies beyond the moment.
         """
-        ...
 
     async def at(self, time: datetime | None) -> At:
         """Where it ended at a time; None: where it ends now."""
-        ...
 
     async def place(self, position: int) -> At:
         """A position of it, or its last one, if that comes first."""
-        ...
 
     async def causes(self, upto: int) -> Cut:
         """Of each other log, the last event that caused any of the events up to a position."""
-        ...
 
     async def closed(self, cut: Cut) -> int:
         """How much of it can be in a cut at most, so that the cause of every event is in the cut, too."""
-        ...
 
 
 class LogHistory:

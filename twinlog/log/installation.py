@@ -33,7 +33,6 @@ class Installed(Protocol):
     @property
     def installation(self) -> str:
         """The name of its installation; empty until that is known."""
-        ...
 
 
 class ForeignStream(TwinDamaged):

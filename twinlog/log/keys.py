@@ -35,28 +35,22 @@ class Keys(Protocol):
 
     async def get(self, subjects: Collection[str]) -> Mapping[str, bytes | None]:
         """The keys of those who have or had one; None: it is destroyed."""
-        ...
 
     async def get_or_make(self, subjects: Collection[str]) -> Mapping[str, bytes | None]:
         """The keys of all of them; those who never had one get one, of 32 random bytes. None: it is destroyed."""
-        ...
 
     async def destroy(self, subject: str) -> bool:
         """Destroys the key of a person for good; a person who never had one will never get one. Returns whether it
         existed."""
-        ...
 
     async def destroyed(self, within: timedelta) -> Collection[str]:
         """Whose keys were destroyed within that time."""
-        ...
 
     async def rewrap(self, limit: int) -> int:
         """Wraps anew up to ``limit`` keys that are not wrapped by the newest wrapping key; returns how many."""
-        ...
 
     async def wrapped_by(self) -> Mapping[str, int]:
         """How many keys there are, by the name of what wraps them; empty: nothing does."""
-        ...
 
 
 def cipher(key: bytes) -> Cipher:

@@ -12,11 +12,9 @@ class Lease(Protocol):
     @property
     def problem(self) -> str | None:
         """Why nobody may be doing the work, or None while healthy."""
-        ...
 
     async def hold(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Runs ``work`` whenever this replica holds the lease, endlessly; cancels it when the lease is lost."""
-        ...
 
 
 @runtime_checkable
@@ -26,12 +24,10 @@ class ToldLease(Protocol):
     @property
     def holder(self) -> str:
         """Who has it, as last heard; empty: not known."""
-        ...
 
     @property
     def mine(self) -> bool:
         """Whether this replica has it, as last heard."""
-        ...
 
 
 class AlwaysHeld:

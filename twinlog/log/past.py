@@ -64,23 +64,18 @@ class KeepsSnapshots(Protocol):
 
     async def keep(self, snapshots: Sequence[Snapshot]) -> None:
         """Keeps snapshots, in place of those of the same versions, as far as the log has their events."""
-        ...
 
     async def nearest(self, stream: StreamId, schema: str, upto: int) -> Nearest | None:
         """The newest snapshot of a stream up to a version, of a schema and of this history; also the newest of all."""
-        ...
 
     async def kept(self, type: str, id: str, after: KeptKey, limit: int) -> Sequence[KeptSnapshot]:
         """A page of those that are kept, by stream and version; of one type, or of one stream, if they are given."""
-        ...
 
     async def drop_kept(self, type: str, id: str = "", *, but_multiples_of: int = 0) -> int:
         """Drops those of a type, or of one stream; returns how many. With ``but_multiples_of``, other versions only."""
-        ...
 
     async def long_streams(self, type: str, version: int) -> Sequence[str]:
         """The ids of the streams of a type that have an event of a version. It looks through the whole log."""
-        ...
 
 
 class RowKey(NamedTuple):
@@ -111,15 +106,12 @@ class KeepsRows(Protocol):
 
     async def keep_row(self, key: RowKey, kept: KeptRow) -> None:
         """Keeps a row, in place of that of the same version."""
-        ...
 
     async def nearest_row(self, key: RowKey, schema: str, upto: Moment) -> KeptRow | None:
         """The newest row up to a moment, of a schema."""
-        ...
 
     async def drop_rows(self, view: str, stream: str = "") -> int:
         """Drops those of a view, or of one stream in it; returns how many."""
-        ...
 
 
 @runtime_checkable
@@ -128,11 +120,9 @@ class FindsMoments(Protocol):
 
     async def version_at(self, stream: StreamId, moment: Moment) -> int:
         """The last version of a stream by a position or a time; 0: it had not begun."""
-        ...
 
     async def position_at(self, time: datetime) -> int:
         """The last position that was recorded by a time; 0: none was."""
-        ...
 
 
 class CausedAt(NamedTuple):
@@ -151,16 +141,12 @@ class KnowsCauses(Protocol):
 
     async def causes_between(self, after: int, upto: int) -> Mapping[str, int]:
         """Of each log, the last event that caused one of the events between two positions."""
-        ...
 
     async def causes_of(self, after: int, upto: int) -> Sequence[CausedAt]:
         """The events between two positions that an event caused, in order."""
-        ...
 
     async def causal_marks(self) -> Sequence[tuple[int, Mapping[str, int]]]:
         """What was remembered, by position: of each log, the last event that caused any of the events up to there."""
-        ...
 
     async def mark_causes(self, position: int, causes: Mapping[str, int]) -> None:
         """Remembers it."""
-        ...

@@ -200,7 +200,6 @@ class LogSession(Protocol):
 
     async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
         """The requested streams, in the order of the requests."""
-        ...
 
     async def append(self, batch: Batch) -> Appended | Conflict:
         """Commits the batch, or commits nothing and returns the conflict.
@@ -208,7 +207,6 @@ class LogSession(Protocol):
         Raises :class:`~twinlog.model.errors.Unavailable` if the outcome is unknown or the store is out of service;
         the caller then retries the very same batch.
         """
-        ...
 
 
 class Log(LogSession, Protocol):
@@ -217,70 +215,55 @@ class Log(LogSession, Protocol):
     @property
     def name(self) -> str:
         """The name of the log, and of its twin."""
-        ...
 
     def exclusive(self) -> AbstractAsyncContextManager[LogSession]:
         """Locks other writers out inside the block, for a writer that keeps losing races.
 
         An append inside is committed when the block ends.
         """
-        ...
 
     async def read(self, after: int, limit: int) -> Sequence[Recorded]:
         """Up to ``limit`` events with a position greater than ``after``, in order."""
-        ...
 
     async def head(self) -> int:
         """The position of the last event; 0 in an empty log."""
-        ...
 
     async def era(self) -> int:
         """The era of the log's history: what was remembered in an earlier one is compared before it is used."""
-        ...
 
     async def begin_era(self) -> None:
         """Begins an era, because the history turned out to be forked, or was repaired."""
-        ...
 
     @property
     def connections(self) -> int:
         """How many connections to the store were made so far; a new one may lead to another server."""
-        ...
 
     async def reply(self, request_id: str) -> StoredReply | None:
         """The stored outcome of a request, or None."""
-        ...
 
     async def checkpoint(self, consumer: str) -> int:
         """The checkpoint of a consumer; 0 for a new one."""
-        ...
 
     async def last_handled(self, consumer: str) -> Handled | None:
         """An event that a consumer has handled; it is beyond the checkpoint only if that was set back since.
 
         None where none is known.
         """
-        ...
 
     async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Sequence[Timer]:
         """Up to ``limit`` timers due at ``now``, oldest first; with ``after``, those that follow it."""
-        ...
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
         """Stores snapshots; an older one never replaces a newer one of the same schema."""
-        ...
 
     async def sweep_requests(self, age: timedelta, limit: int) -> int:
         """Forgets up to ``limit`` request outcomes that are older than ``age``, oldest first; returns how many.
 
         The store's clock tells their age, so a replica's wrong clock loses none.
         """
-        ...
 
     async def blockers(self) -> Sequence[str]:
         """What keeps appends waiting at the moment, in words for an operator; empty if nothing is known to."""
-        ...
 
     async def page_token_secret(self) -> bytes:
         """32 random bytes that sign page tokens: the same in every process that has this log, and known to no other."""
-        ...

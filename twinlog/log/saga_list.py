@@ -48,7 +48,6 @@ class SagaCensus(Protocol):
 
     async def census(self) -> Sequence[SagaCount]:
         """How many sagas are under way, by table and status; a pair that has none may be left out."""
-        ...
 
 
 class SagaList(Protocol):
@@ -56,11 +55,9 @@ class SagaList(Protocol):
 
     async def page(self, chosen: ChosenSagas, before: int, limit: int) -> Sequence[SagaRow]:
         """Up to ``limit`` sagas that started before a position, newest first."""
-        ...
 
     async def select(self, chosen: ChosenSagas, limit: int) -> SelectedSagas:
         """Up to ``limit`` sagas, oldest first, and how many there are."""
-        ...
 
 
 @runtime_checkable
@@ -69,7 +66,6 @@ class SagasFromTheOldest(Protocol):
 
     async def oldest(self, chosen: ChosenSagas, after: int, limit: int) -> Sequence[SagaRow]:
         """Up to ``limit`` sagas that started after a position, oldest first."""
-        ...
 
 
 class SagaListStore(SagaList, ViewStore, Protocol):

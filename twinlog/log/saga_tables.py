@@ -61,15 +61,12 @@ class SagaTables(Protocol):
 
         One that is given is not retired any more.
         """
-        ...
 
     async def retire(self, saga: str, versions: Sequence[int]) -> None:
         """Notes that no instance needs these versions."""
-        ...
 
     async def live_instances(self, aggregate: str) -> Sequence[LiveInstance]:
         """The instances that are not over, of a saga by the name of its aggregate."""
-        ...
 
 
 Keep = Callable[[], Awaitable[None]]

@@ -58,13 +58,11 @@ class Finding(Protocol):
 
     async def found(self, wanted: Filter, after: int, upto: int, most: int) -> Sequence[Recorded]:
         """The newest events between two positions that fit, at most so many, in order."""
-        ...
 
     async def found_in(
         self, stream: StreamId, wanted: Filter, after: int, upto: int, most: int
     ) -> Sequence[Recorded]:
         """The same of one stream, between two of its versions."""
-        ...
 
 
 class Page(NamedTuple):

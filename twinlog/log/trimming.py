@@ -13,7 +13,6 @@ class TrimmedLog(Protocol):
 
     async def trimmed(self) -> int:
         """The position up to which the stream is trimmed; 0: it has every event."""
-        ...
 
 
 async def trimmed(log: Log) -> int:

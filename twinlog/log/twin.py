@@ -102,7 +102,6 @@ class Delivery(Protocol):
     @property
     def waiting(self) -> int:
         """How many events have arrived but were not taken yet, as far as is known."""
-        ...
 
     async def next(self, limit: int) -> Sequence[Recorded]:
         """Between one and ``limit`` events, in order; waits for the first.
@@ -110,7 +109,6 @@ class Delivery(Protocol):
         Raises :class:`DeliveryLost` on a gap, on silence (no heartbeat) or if the consumer is gone, and
         :class:`TwinDamaged` at a message that is not the event it should be.
         """
-        ...
 
 
 class Twin(Protocol):
@@ -119,7 +117,6 @@ class Twin(Protocol):
     @property
     def name(self) -> str:
         """The name of the stream: that of its log, with the namespace."""
-        ...
 
     async def state(self) -> TwinState:
         """How far it reaches.
@@ -127,26 +124,21 @@ class Twin(Protocol):
         Raises :class:`TwinMissing`, and :class:`TwinDamaged` if the stream was made by someone else, as
         :class:`~twinlog.log.installation.ForeignStream` if that is another installation.
         """
-        ...
 
     async def create(self, first: int) -> None:
         """Creates the stream, whose first message will have the sequence ``first``; does nothing if it exists."""
-        ...
 
     async def claim(self) -> None:
         """Has the stream say whose it is, if it does not, as far as it can; it was seen to mirror the log.
 
         Raises TwinMissing, ForeignStream and Unavailable.
         """
-        ...
 
     async def message(self, sequence: int) -> bytes | None:
         """The bytes of one message, or None."""
-        ...
 
     async def delete(self) -> None:
         """Deletes the stream; does nothing if it does not exist."""
-        ...
 
     async def publish(self, events: Sequence[Recorded]) -> None:
         """Stores consecutive events, each under its position as sequence.
@@ -155,7 +147,6 @@ class Twin(Protocol):
         sequence; :class:`TwinMissing`; or :class:`~twinlog.model.errors.Unavailable`. After the latter two, or if a
         rival publishes the same events at the same time, some may be stored, each under its position.
         """
-        ...
 
     def deliver(
         self, after: int, types: Sequence[str] = (), routing_key: str = ""
@@ -166,15 +157,12 @@ class Twin(Protocol):
 
         No event is skipped: if the stream has lost one, the delivery raises :class:`DeliveryLost`, at once or later.
         """
-        ...
 
     async def notify(self) -> None:
         """Tells all that wait in :meth:`notified`, in any process, that the log has grown. May get lost."""
-        ...
 
     async def notified(self, timeout_seconds: float, /) -> None:
         """Returns at the next notification, or after ``timeout_seconds``."""
-        ...
 
 
 @runtime_checkable
@@ -183,7 +171,6 @@ class Counting(Protocol):
 
     async def ahead(self, after: int, types: Sequence[str] = (), routing_key: str = "") -> int:
         """How many of the events that a delivery would bring are in the stream. Raises TwinMissing and Unavailable."""
-        ...
 
 
 @runtime_checkable
@@ -194,7 +181,6 @@ class Peeking(Protocol):
         self, after: int, types: Sequence[str] = (), routing_key: str = ""
     ) -> Recorded | None:
         """The first of the events that a delivery would bring, or None. Raises TwinMissing and Unavailable."""
-        ...
 
 
 @runtime_checkable
@@ -204,11 +190,9 @@ class SizeLimited(Protocol):
     @property
     def most_bytes(self) -> int:
         """How large the payload of an event may be."""
-        ...
 
     async def learn_most_bytes(self) -> None:
         """Asks how large it may be by now; an operator may have raised it. Raises Unavailable."""
-        ...
 
 
 @runtime_checkable
@@ -217,7 +201,6 @@ class Trimming(Protocol):
 
     async def trim(self, upto: int) -> None:
         """Takes out what it has up to a sequence. Raises Unavailable."""
-        ...
 
 
 def mirrors(data: bytes, event: Recorded) -> bool:

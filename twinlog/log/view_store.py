@@ -18,20 +18,16 @@ class ViewStore(Protocol):
 
     async def checkpoint(self, consumer: str) -> int:
         """The position up to which a consumer has projected its log."""
-        ...
 
     async def checkpoints(self) -> Mapping[str, int]:
         """The position up to which each consumer has projected its log."""
-        ...
 
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
         """The requested rows that exist, by key."""
-        ...
 
     @property
     def log(self) -> Log:
         """The log beside the views, which records dead letters."""
-        ...
 
     async def commit(
         self, changes: Changes, advance: CheckpointAdvance, batch: Batch | None = None
@@ -41,7 +37,6 @@ class ViewStore(Protocol):
         Raises CheckpointMoved if the checkpoint is elsewhere; returns the conflict if the batch has one. In both
         cases nothing is stored.
         """
-        ...
 
 
 @runtime_checkable
@@ -60,7 +55,6 @@ class SharedViewStore(ViewStore, Protocol):
         All in one transaction, in which nobody else updates rows of these views. Returns the changes, or the conflict
         if the batch has one.
         """
-        ...
 
 
 class ViewMoment(Protocol):
@@ -68,11 +62,9 @@ class ViewMoment(Protocol):
 
     async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
         """The requested rows that exist, by key."""
-        ...
 
     async def query(self, name: str, *arguments: Any) -> Sequence[Any]:
         """The rows of a named query, where the store has such."""
-        ...
 
     async def noted(
         self, view: AnyView, consumers: Sequence[str], since: Marks, most: int, upto: Marks | None = None
@@ -81,15 +73,12 @@ class ViewMoment(Protocol):
 
         Of consumers without a mark only that. Once ``most`` keys were found, the older notes are left out.
         """
-        ...
 
     def reads(self, view: AnyView) -> Build | None:
         """The build of a view whose rows are read; None: its home."""
-        ...
 
     async def build(self, view: AnyView, number: int) -> Build | None:
         """A build that is kept; number 0: the home. None: it is not kept any more."""
-        ...
 
     async def differing(
         self, view: AnyView, other: Build, fields: Sequence[str], most: int
@@ -99,11 +88,9 @@ class ViewMoment(Protocol):
         Each with the values of these fields there; None: there is no such row there. None for all where there are more
         than ``most``, or where that build has not all of these fields.
         """
-        ...
 
     async def crossing(self, view: AnyView, number: int) -> Crossing | None:
         """Where watches of a build go on that was dropped; number 0: the home. None: that is not known."""
-        ...
 
 
 @runtime_checkable
@@ -115,23 +102,18 @@ class NotingViewStore(ViewStore, Protocol):
 
     def note(self, views: NotedViews) -> None:
         """Has the changes of these views noted from now on, too."""
-        ...
 
     def fields_noted(self, view: AnyView) -> Sequence[str] | None:
         """The fields whose values before a change are noted; None: no change of the view is."""
-        ...
 
     def begin_noting(self) -> None:
         """What is seen of the builds in a place notes changes from now on: those that are being filled need none."""
-        ...
 
     async def forget_notes(self, older_than_seconds: float) -> None:
         """Drops older notes."""
-        ...
 
     async def at_once(self, read: Callable[[ViewMoment], Awaitable[T]]) -> T:
         """What ``read`` makes of one moment; it may be called again. Raises Unavailable."""
-        ...
 
     async def commit(
         self,
@@ -142,7 +124,6 @@ class NotingViewStore(ViewStore, Protocol):
         before: Changes = NO_ROWS,
     ) -> Conflict | None:
         """As that of every store. ``before``: the rows before the changes, as far as there were any."""
-        ...
 
 
 @runtime_checkable
@@ -151,4 +132,3 @@ class CheckedViewStore(Protocol):
 
     def mistakes(self, view: AnyView) -> Sequence[str]:
         """What keeps a view from being stored, each with the way out; empty: nothing."""
-        ...

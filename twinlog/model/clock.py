@@ -12,7 +12,6 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """The current time in UTC, timezone-aware."""
-        ...
 
 
 class Ids(Protocol):
@@ -20,4 +19,3 @@ class Ids(Protocol):
 
     def uuid7(self) -> UUID:
         """A new UUID of version 7, which sorts by time."""
-        ...

@@ -57,11 +57,9 @@ class Cipher(Protocol):
 
     def encrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes:
         """The data, encrypted; the nonce is used once."""
-        ...
 
     def decrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes:
         """The data. Raises ValueError, or an error of the cipher's own, where it is not of this key."""
-        ...
 
 
 class PersonalFields(NamedTuple):

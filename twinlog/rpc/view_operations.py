@@ -28,7 +28,7 @@ from twinlog.rpc.view_refusals import (
     ViewNeverSwitched,
     ViewVersionUnknown,
 )
-from twinlog.rpc.watched_build import MOST_KEYS, Behind, Consumers, crossing_from
+from twinlog.rpc.watched_build import MOST_KEYS, Behind, Consumers, Crossings
 
 T = TypeVar("T")
 
@@ -192,7 +192,7 @@ class ViewOperations:
         feeding = {each.name: each.source for each, _ in declared.feeding(live.version)}
 
         async def read(moment: ViewMoment) -> Crossing | None:
-            return await crossing_from(moment, Consumers(view, feeding), build, common, MOST_KEYS)
+            return await Crossings(moment, Consumers(view, feeding), common, MOST_KEYS).left(build)
 
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):

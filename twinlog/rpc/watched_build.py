@@ -72,106 +72,102 @@ def of_consumers(marks: Marks, consumers: Mapping[str, str]) -> Marks:
     return {consumers[log]: mark for log, mark in marks.items()}
 
 
-async def changed_across(
-    moment: ViewMoment,
-    consumers: Consumers,
-    fields: Collection[str],
-    starts: Sequence[Told],
-    now: Told,
-    most: int,
-    *,
-    patient: bool,
-) -> Mapping[Place, Changed | None]:
-    """What has changed since watches were told from another build than the one that is ``now`` read; None: unknown.
+class Crossings(NamedTuple):
+    """From one build of a view to another, at one moment."""
 
-    ``starts``: all of one build. Raises Behind, unless it is no longer ``patient``.
-    """
-    unknown = dict.fromkeys(each.place for each in starts)
-    other = await moment.build(consumers.view, starts[0].build)
-    if other is None:
-        return await _changed_since_dropped(moment, consumers, fields, starts, now, most, patient=patient)
-    of_other = consumers.of(other)
-    marks = oldest([of_consumers(each.marks, of_other) for each in starts])
-    noted = await moment.noted(consumers.view, list(marks), marks, most)
-    if not _is_as_far(now.marks, of_logs(noted, of_other)):
-        if patient:
+    moment: ViewMoment
+    consumers: Consumers
+    fields: Collection[str]
+    """Those whose values before are told of rows that differ."""
+    most: int
+    """Changed rows, at most."""
+
+    async def changed(
+        self, starts: Sequence[Told], now: Told, *, patient: bool
+    ) -> Mapping[Place, Changed | None]:
+        """What has changed since watches were told from another build than the one that is ``now`` read; None: unknown.
+
+        ``starts``: all of one build. Raises Behind, unless it is no longer ``patient``.
+        """
+        unknown = dict.fromkeys(each.place for each in starts)
+        other = await self.moment.build(self.consumers.view, starts[0].build)
+        if other is None:
+            return await self._changed_since_dropped(starts, now, patient=patient)
+        of_other = self.consumers.of(other)
+        noted = await self._noted(starts, of_other)
+        if not _is_as_far(now.marks, of_logs(noted, of_other)):
+            if patient:
+                raise Behind
+            return unknown
+        differ = await self._differing(other)
+        if differ is None:
+            return unknown
+        return _together(starts, noted, of_other, differ)
+
+    async def _changed_since_dropped(
+        self, starts: Sequence[Told], now: Told, *, patient: bool
+    ) -> Mapping[Place, Changed | None]:
+        """The same where the build is not kept any more: by what was noted when it was dropped, and from there on."""
+        unknown = dict.fromkeys(each.place for each in starts)
+        crossing = await self.moment.crossing(self.consumers.view, starts[0].build)
+        if crossing is None or crossing.marks.keys() != now.marks.keys():
+            return unknown
+        entered = Told(crossing.entered, crossing.reached)
+        if entered.build == now.build:
+            here = self.consumers.numbered(now.build)
+            reached = of_consumers(entered.marks, here)
+            noted = await self.moment.noted(self.consumers.view, list(here.values()), reached, self.most)
+            after = since(noted, reached)
+        else:
+            after = (await self.changed([entered], now, patient=patient))[entered.place]
+        if after is None:
+            return unknown
+        left = self.consumers.numbered(crossing.build)
+        noted = await self._noted(starts, left, of_consumers(crossing.marks, left))
+        return _together(starts, noted, left, {**after, **crossing.changed})
+
+    async def left(self, left: Build) -> Crossing | None:
+        """Where watches go on that were told from a build which is about to be dropped; None where that cannot be said.
+
+        Raises Behind where the build that is read is not as far.
+        """
+        view, entered = self.consumers.view, self.moment.reads(self.consumers.view)
+        build, now = number_of(left), number_of(entered)
+        if build == now:
+            return None
+        of_left, of_entered = self.consumers.of(left), self.consumers.of(entered)
+        noted = await self.moment.noted(view, [*of_left.values(), *of_entered.values()], {}, self.most)
+        marks, reached = of_logs(noted, of_left), of_logs(noted, of_entered)
+        if not _is_as_far(reached, marks):
             raise Behind
-        return unknown
-    differ = await _differing(moment, consumers.view, other, fields, most)
-    if differ is None:
-        return unknown
-    noticed = {each.place: since(noted, of_consumers(each.marks, of_other)) for each in starts}
-    return {place: None if changed is None else {**differ, **changed} for place, changed in noticed.items()}
+        changed = await self._differing(left)
+        return None if changed is None else Crossing(build, marks, now, reached, changed)
+
+    async def _noted(
+        self, starts: Sequence[Told], consumers: Mapping[str, str], upto: Marks | None = None
+    ) -> Noted:
+        """What a build has noted since the oldest of these."""
+        marks = oldest([of_consumers(each.marks, consumers) for each in starts])
+        return await self.moment.noted(self.consumers.view, list(marks), marks, self.most, upto)
+
+    async def _differing(self, other: Build) -> Changed | None:
+        """The rows that differ from those of another build, as that one has them; None: there are too many."""
+        named = list(self.fields)
+        differing = await self.moment.differing(self.consumers.view, other, named, self.most)
+        if differing is None:
+            return None
+        return {
+            key: Before(named, None if values is None else values_told(values))
+            for key, values in differing.items()
+        }
 
 
-async def _changed_since_dropped(
-    moment: ViewMoment,
-    consumers: Consumers,
-    fields: Collection[str],
-    starts: Sequence[Told],
-    now: Told,
-    most: int,
-    *,
-    patient: bool,
+def _together(
+    starts: Sequence[Told], noted: Noted, consumers: Mapping[str, str], differ: Changed
 ) -> Mapping[Place, Changed | None]:
-    """The same where the build is not kept any more: by what was noted when it was dropped, and from there on."""
-    unknown = dict.fromkeys(each.place for each in starts)
-    crossing = await moment.crossing(consumers.view, starts[0].build)
-    if crossing is None or crossing.marks.keys() != now.marks.keys():
-        return unknown
-    entered = Told(crossing.entered, crossing.reached)
-    if entered.build == now.build:
-        here = consumers.numbered(now.build)
-        reached = of_consumers(entered.marks, here)
-        after = since(await moment.noted(consumers.view, list(here.values()), reached, most), reached)
-    else:
-        further = await changed_across(moment, consumers, fields, [entered], now, most, patient=patient)
-        after = further[entered.place]
-    if after is None:
-        return unknown
-    left = consumers.numbered(crossing.build)
-    marks = oldest([of_consumers(each.marks, left) for each in starts])
-    upto = of_consumers(crossing.marks, left)
-    noted = await moment.noted(consumers.view, list(marks), marks, most, upto)
-    noticed = {each.place: since(noted, of_consumers(each.marks, left)) for each in starts}
-    return {
-        place: None if changed is None else {**after, **crossing.changed, **changed}
-        for place, changed in noticed.items()
-    }
-
-
-async def crossing_from(
-    moment: ViewMoment, consumers: Consumers, left: Build, fields: Sequence[str], most: int
-) -> Crossing | None:
-    """Where watches go on that were told from a build which is about to be dropped; None where that cannot be said.
-
-    Raises Behind where the build that is read is not as far.
-    """
-    view, entered = consumers.view, moment.reads(consumers.view)
-    build, now = number_of(left), number_of(entered)
-    if build == now:
-        return None
-    of_left, of_entered = consumers.of(left), consumers.of(entered)
-    noted = await moment.noted(view, [*of_left.values(), *of_entered.values()], {}, most)
-    marks, reached = of_logs(noted, of_left), of_logs(noted, of_entered)
-    if not _is_as_far(reached, marks):
-        raise Behind
-    changed = await _differing(moment, view, left, fields, most)
-    return None if changed is None else Crossing(build, marks, now, reached, changed)
-
-
-async def _differing(
-    moment: ViewMoment, view: AnyView, other: Build, fields: Collection[str], most: int
-) -> Changed | None:
-    """The rows that differ from those of another build, as that one has them; None: there are too many."""
-    named = list(fields)
-    differing = await moment.differing(view, other, named, most)
-    if differing is None:
-        return None
-    return {
-        key: Before(named, None if values is None else values_told(values))
-        for key, values in differing.items()
-    }
+    """Of each start, the rows that differ with those that it has not been told of; None: these are not known."""
+    noticed = {each.place: since(noted, of_consumers(each.marks, consumers)) for each in starts}
+    return {place: None if changed is None else {**differ, **changed} for place, changed in noticed.items()}
 
 
 def _is_as_far(now: Marks, marks: Marks) -> bool:

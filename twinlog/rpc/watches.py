@@ -25,9 +25,9 @@ from twinlog.rpc.watched_build import (
     MOST_KEYS,
     Behind,
     Consumers,
+    Crossings,
     Place,
     Told,
-    changed_across,
     number_of,
     of_consumers,
     of_logs,
@@ -264,9 +264,8 @@ class Watches:
         """What has changed since something was told from another build."""
         began, loop = self._crossing_since, asyncio.get_running_loop()
         patient = began is None or loop.time() - began < _CROSS_SECONDS
-        return await changed_across(
-            moment, self._consumers, self._fields, starts, now, MOST_KEYS, patient=patient
-        )
+        crossings = Crossings(moment, self._consumers, self._fields, MOST_KEYS)
+        return await crossings.changed(starts, now, patient=patient)
 
     def _wanted_of(self, changed: Changed | None) -> Collection[str]:
         """The changed rows that anybody watches."""

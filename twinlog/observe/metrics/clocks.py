@@ -22,7 +22,6 @@ class Compared(Protocol):
     @property
     def ahead_seconds(self) -> float:
         """By how much the machine's clock is ahead; negative: behind."""
-        ...
 
 
 class Clocks:

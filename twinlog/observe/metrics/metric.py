@@ -43,8 +43,6 @@ class Concern(Protocol):
     @property
     def name(self) -> str:
         """Names the concern where it cannot be sampled."""
-        ...
 
     async def samples(self) -> Sequence[Sample]:
         """The values now; called on the event loop, for each scrape. May raise whatever its servers do."""
-        ...

@@ -26,7 +26,6 @@ class Pooled(Protocol):
     @property
     def pool(self) -> Any:
         """It tells its size, its greatest size, and how many of its connections are idle."""
-        ...
 
 
 class PoolUse:

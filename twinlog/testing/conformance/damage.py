@@ -13,17 +13,14 @@ class Damage(Protocol):
 
     def twin(self) -> Twin:
         """The stream, as another process sees it."""
-        ...
 
     async def purge(self, keep: int = 0) -> None:
         """Removes all messages but the newest ``keep``."""
-        ...
 
     async def remove(self, sequence: int) -> None: ...
 
     async def put(self, subject: str, data: bytes) -> None:
         """Adds a message to the stream; ``subject`` without its first token."""
-        ...
 
     async def delete_consumers(self) -> None: ...
 

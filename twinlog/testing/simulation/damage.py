@@ -34,11 +34,9 @@ class Surroundings(Protocol):
 
     def later(self, seconds: float, do: Callable[[], None]) -> None:
         """Has something happen to the world."""
-        ...
 
     def note(self, who: str, what: str) -> None:
         """Writes a line of the trace."""
-        ...
 
     def fail(self, error: BaseException) -> None: ...
 

@@ -50,15 +50,12 @@ class Surroundings(Protocol):
 
     def note(self, who: str, what: Any) -> None:
         """Writes a line of the trace."""
-        ...
 
     def crashed(self, process: Process) -> None:
         """A process has ended; it starts again."""
-        ...
 
     def fail(self, error: BaseException) -> None:
         """A process has met what no process may meet."""
-        ...
 
 
 class _Troubled(Service):
