@@ -70,7 +70,8 @@ class TooManyCalls(Overloaded):
     reason = "TOO_MANY_CALLS"
 
 
-_OURS = "twinlog.v1."
+OURS = "twinlog.v1."
+"""How the names of the library's own services begin."""
 _QUIET_SECONDS = 0.03
 _MOST_QUIETS = 16
 """How many moments a stopping server waits at most for one in which no call comes."""
@@ -248,7 +249,7 @@ def _checked(
 
     Texts of the library's own requests go into its queries. What another service takes in its texts is up to that.
     """
-    ours = method.startswith(_OURS)
+    ours = method.startswith(OURS)
 
     def decode(data: bytes) -> Any:
         try:
