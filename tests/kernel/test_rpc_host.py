@@ -23,7 +23,10 @@ from shop.queries.v1.order_query_service_pb2 import (
     WatchOrderRequest,
     WatchOrderResponse,
 )
-from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
+from shop.queries.v1.order_query_service_pb2_grpc import (
+    OrderQueryServiceStub,
+    add_OrderQueryServiceServicer_to_server,
+)
 from tests.kernel.edge import NAME, PATIENCE, Client, Edge, detail, echo, forever, rich, serving
 from tests.virtual_time import simulated
 from tests.waiting import until
@@ -31,10 +34,13 @@ from twinlog import ConfigurationError
 from twinlog.model.errors import Overloaded
 from twinlog.rpc import Context, Limits, handlers, host, serve, time_left
 from twinlog.rpc.health import LIVENESS, PROBLEM_KEY
+from twinlog.rpc.registrations import Registration
 from twinlog.rpc.streams import StreamLimits, Streams, WatchAgain
+from twinlog.v1.inspection_pb2_grpc import InspectionServiceServicer, add_InspectionServiceServicer_to_server
 
 SERVING = HealthCheckResponse.SERVING
 NOT_SERVING = HealthCheckResponse.NOT_SERVING
+INSPECTION = "twinlog.v1.InspectionService"
 
 
 class Gate:
@@ -100,6 +106,24 @@ class TestLimits:
             gate.open.set()
             assert await first == "x"
             assert await client.get() == "x"
+
+    async def test_operators_are_answered_beside_as_many_calls_as_are_allowed(self, gate: Gate) -> None:
+        services: list[Registration] = [
+            (gate.edge, add_OrderQueryServiceServicer_to_server, NAME),
+            (cast(Any, InspectionServiceServicer)(), add_InspectionServiceServicer_to_server, INSPECTION),
+        ]
+        async with (
+            serve(services, domain="shop", limits=Limits(concurrent_calls=1)) as server,
+            grpc.aio.insecure_channel(server.address) as channel,
+        ):
+            stub: Any = OrderQueryServiceStub(channel)
+            first = asyncio.create_task(_answer(stub.GetOrder(GetOrderRequest())))
+            await gate.entered.wait()
+            assert await _answer(stub.GetOrder(GetOrderRequest())) == grpc.StatusCode.RESOURCE_EXHAUSTED
+            described = channel.unary_unary(f"/{INSPECTION}/Describe")(b"")
+            assert await _answer(described) == grpc.StatusCode.UNIMPLEMENTED, "as the servicer itself says"
+            gate.open.set()
+            assert await first == grpc.StatusCode.OK
 
     async def test_watchers_take_nothing_from_calls_nor_from_health(self, gate: Gate) -> None:
         async with serving(gate.edge, limits=Limits(concurrent_calls=1)) as client:
@@ -650,3 +674,8 @@ async def _refuses_new_calls(client: Client) -> None:
         except ConnectionError:
             return
         writer.close()
+
+
+async def _answer(call: Any) -> grpc.StatusCode:
+    code: grpc.StatusCode = await call.code()
+    return code

@@ -21,7 +21,7 @@ from twinlog.model.errors import InvalidArgument, Overloaded, Unavailable, Unimp
 from twinlog.rpc.context import Context
 from twinlog.rpc.errors import DETAILS_KEY, status_of
 from twinlog.rpc.failures import failure_of
-from twinlog.rpc.gates import Gate
+from twinlog.rpc.gates import Gate, Refusal, refusal_of
 from twinlog.rpc.gone import ClientGone
 from twinlog.rpc.nul import refuse_nul
 from twinlog.rpc.streams import Stream, StreamLimits, Streams, TooManyStreams
@@ -70,7 +70,8 @@ class TooManyCalls(Overloaded):
     reason = "TOO_MANY_CALLS"
 
 
-_OURS = "twinlog.v1."
+OURS = "twinlog.v1."
+"""How the names of the library's own services begin."""
 _QUIET_SECONDS = 0.03
 _MOST_QUIETS = 16
 """How many moments a stopping server waits at most for one in which no call comes."""
@@ -121,7 +122,7 @@ class Boundary:
             else self._unary(method, behavior, gate)
         )
         if self._most_calls < inf and not handler.response_streaming:
-            gate.too_much = partial(self._too_much, method, gate)
+            gate.late = lambda waiting: self._refusal(method, Overloaded(waiting=waiting))
         factory = getattr(grpc, f"{kind}_rpc_method_handler")
         deserializer = handler.request_deserializer if handler.request_streaming else None
         inside = factory(wrapped, deserializer, handler.response_serializer)
@@ -129,12 +130,8 @@ class Boundary:
         self._gates.append((gate, inside))
         return gate
 
-    def _too_much(self, method: str, gate: Gate, waiting: int) -> None:
-        self._shut(method, gate, Overloaded(waiting=waiting))
-
-    def _shut(self, method: str, gate: Gate, error: Overloaded) -> None:
-        if not self._holding:
-            gate.shut(status_of(error, self._domain), partial(self._on_refused, method, error.reason))
+    def _refusal(self, method: str, error: Overloaded) -> Refusal:
+        return refusal_of(status_of(error, self._domain), partial(self._on_refused, method, error.reason))
 
     def end_streams(self) -> None:
         """Ends every response stream: a watcher would hold up the stop for as long as it may."""
@@ -151,6 +148,7 @@ class Boundary:
         self._holding = True
         for gate, handler in self._gates:
             gate.open(handler)  # who is refused comes again, who is held does not
+            gate.late = None
         for _ in range(_MOST_QUIETS):
             before = self._held
             await asyncio.sleep(_QUIET_SECONDS)
@@ -170,6 +168,7 @@ class Boundary:
     def _unary(self, method: str, behavior: Behavior, gate: Gate) -> Any:
         async def call(request: Any, context: Context) -> Any:
             self._calls += 1
+            gate.begun += 1
             try:
                 if self._holding:
                     await self._hold(method)
@@ -182,13 +181,14 @@ class Boundary:
             except asyncio.CancelledError as cancelled:
                 await self._cancelled(method, context, cancelled)
             except Overloaded as error:
-                if not isinstance(error, TooManyCalls):  # those are refused one by one
-                    self._shut(method, gate, error)
+                if not isinstance(error, TooManyCalls) and not self._holding:  # those are refused one by one
+                    gate.shut(self._refusal(method, error), error.admits)
                 await self._failed(method, context, error)
             except Exception as error:
                 await self._failed(method, context, error)
             finally:
                 self._calls -= 1
+                gate.begun -= 1
 
         return call
 
@@ -249,7 +249,7 @@ def _checked(
 
     Texts of the library's own requests go into its queries. What another service takes in its texts is up to that.
     """
-    ours = method.startswith(_OURS)
+    ours = method.startswith(OURS)
 
     def decode(data: bytes) -> Any:
         try:

@@ -22,7 +22,7 @@ from twinlog._aio.watched import Watched
 from twinlog.model.errors import ConfigurationError
 from twinlog.rpc.accepting import Acceptor
 from twinlog.rpc.gone import keep_quiet
-from twinlog.rpc.handlers import Boundary, Middleware, OnRefused
+from twinlog.rpc.handlers import OURS, Boundary, Middleware, OnRefused
 from twinlog.rpc.health import NAME as HEALTH
 from twinlog.rpc.health import Health
 from twinlog.rpc.registrations import Registration
@@ -39,6 +39,9 @@ _HANDSHAKE_MILLISECONDS = 10_000
 
 _HEALTH = StreamLimits(most=512, per_connection=16, idle_seconds=3600.0, oldest_gives_way=True)
 """Health is never refused: a watcher too many ends the oldest, which watches again."""
+_OPERATORS_CALLS, _OPERATORS_STREAMS = 256, StreamLimits(most=512)
+"""What the library's own services take on, which operators, the console and the command ask: while there is too much to
+do, too."""
 _REFLECTION = StreamLimits(most=128, per_connection=16, idle_seconds=60.0)
 
 
@@ -49,7 +52,8 @@ class Limits:
     message_bytes: int = 256 * 1024
     """A larger request is refused with RESOURCE_EXHAUSTED, before it is read."""
     concurrent_calls: int = 4096
-    """More unary calls than this at once are refused with RESOURCE_EXHAUSTED; health checks never are."""
+    """More unary calls than this at once are refused with RESOURCE_EXHAUSTED; health checks never are, and what
+    operators ask has a limit of its own."""
     streams: StreamLimits = field(default_factory=StreamLimits)
     """Response streams of the services."""
     connection_calls: int = 320
@@ -90,19 +94,22 @@ async def serve(
     """
     keep_quiet()
     names = [name for _, _, name in services]
-    boundary = Boundary(
+    crowd = Boundary(
         domain,
         middleware,
         most_calls=limits.concurrent_calls,
         streams=limits.streams,
         on_refused=on_refused,
     )
+    operators = Boundary(
+        domain, middleware, most_calls=_OPERATORS_CALLS, streams=_OPERATORS_STREAMS, on_refused=on_refused
+    )
     # Its own limit of concurrent calls counts streams and health checks, too.
     acceptor = Acceptor(_options(limits, shared))
     server = acceptor.server
     checker = Health(names, health, signals)
-    for servicer, add, _ in services:
-        add(servicer, _Registrar(acceptor, boundary))
+    for servicer, add, name in services:
+        add(servicer, _Registrar(acceptor, operators if name.startswith(OURS) else crowd))
     # Each within a boundary of its own: neither takes anything from the services, and health tells its watchers itself.
     health_pb2_grpc.add_HealthServicer_to_server(
         checker, _Registrar(acceptor, Boundary(domain, streams=_HEALTH))
@@ -118,12 +125,14 @@ async def serve(
         yield Server(bound)
     finally:
         checker.stop()
-        boundary.end_streams()
+        crowd.end_streams()
+        operators.end_streams()
         reflecting.end_streams()
-        await boundary.hold_calls(lambda: acceptor.waiting)
+        await asyncio.gather(*(each.hold_calls(lambda: acceptor.waiting) for each in (crowd, operators)))
         stopped = asyncio.ensure_future(acceptor.stop(limits.grace))
         await asyncio.sleep(_GOODBYE_SECONDS)
-        boundary.refuse_held()
+        crowd.refuse_held()
+        operators.refuse_held()
         await stopped
         _log.info("rpc.stopped", address=bound)
 
