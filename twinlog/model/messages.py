@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,14 +57,18 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+@dataclass(frozen=True)
 class _AsText:
     """Makes pydantic store a message as base64 of its Any."""
+
+    read: Callable[[Any], Any]
+    write: Callable[[Any], str]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema  # only snapshots need it
 
         return core_schema.no_info_plain_validator_function(
-            _from_text, serialization=core_schema.plain_serializer_function_ser_schema(_to_text)
+            self.read, serialization=core_schema.plain_serializer_function_ser_schema(self.write)
         )
 
     def __get_pydantic_json_schema__(
@@ -81,5 +87,18 @@ def _from_text(value: Any) -> Message | None:
     return unpack(Packed.FromString(base64.b64decode(value))) if value else None
 
 
-StoredMessage = Annotated[Message | None, _AsText()]
+StoredMessage = Annotated[Message | None, _AsText(_from_text, _to_text)]
 """A field of a state that holds a message, and can be stored in snapshots."""
+
+
+def _bytes_from_text(value: Any) -> bytes:
+    message = _from_text(value)
+    return message.SerializeToString() if message else b""
+
+
+def _text_of_bytes(packed: bytes) -> str:
+    return _to_text(Packed.FromString(packed))
+
+
+PackedMessage = Annotated[bytes, _AsText(_bytes_from_text, _text_of_bytes)]
+"""The bytes of a google.protobuf.Any, in a third of its memory; in snapshots it is as the Any would be."""

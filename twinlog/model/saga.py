@@ -17,7 +17,7 @@ from uuid import UUID
 from google.protobuf.message import Message
 
 from twinlog.model.forms import MOMENT, TEXT, Forms, one, optional, refuse_value
-from twinlog.model.messages import StoredMessage
+from twinlog.model.messages import PackedMessage, StoredMessage
 from twinlog.model.saga_step import Replies, SagaContext
 
 TIMED_OUT = "DEADLINE_EXCEEDED"
@@ -83,12 +83,12 @@ class SagaInstance:
     """The answers that are awaited: several only while steps run in parallel."""
     happened: tuple[int, ...] = ()
     """The steps that are done or skipped, in the order in which they were."""
-    replies: dict[str, StoredMessage] = field(default_factory=dict, hash=False)
-    """By the name of a step, the event that answered it with success, as a google.protobuf.Any; the context has them
-    unpacked."""
-    early: dict[str, StoredMessage] = field(default_factory=dict, hash=False)
-    """By the name of a step that waits for a signal, the answer that came before it has begun, as a
-    google.protobuf.Any."""
+    replies: dict[str, PackedMessage] = field(default_factory=dict, hash=False)
+    """By the name of a step, the event that answered it with success, as the bytes of a google.protobuf.Any; the
+    context has them unpacked."""
+    early: dict[str, PackedMessage] = field(default_factory=dict, hash=False)
+    """By the name of a step that waits for a signal, the answer that came before it has begun, as
+    the bytes of a google.protobuf.Any."""
     reason: str = ""
     refusal: StoredMessage = None
     interrupted: bool = False

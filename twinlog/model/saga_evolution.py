@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 from google.protobuf.message import Message
 
 from twinlog.model.changing import changed
-from twinlog.model.messages import StoredMessage, unpack
+from twinlog.model.messages import unpack
 from twinlog.model.saga import Awaited, SagaInstance, SagaStatus, StepState
 from twinlog.model.saga_table import Saga
 from twinlog.model.times import time_of
@@ -25,6 +26,11 @@ MAY_HAVE_HAPPENED = frozenset(
 )
 """A step in one of these has to be compensated."""
 _UNANSWERED = (StepState.RUNNING, StepState.TIMED_OUT, StepState.COMPENSATING)
+
+_NEW = SagaInstance()
+"""All instances share what they have none of yet."""
+_SHARED_TUPLES = 1_000
+"""Thousands of instances are in memory, and most of them stand in one of few ways."""
 
 GoesOn = pb.SagaStarted | pb.SagaStepSucceeded | pb.SagaStepSkipped
 """After one of these the next steps may begin."""
@@ -46,7 +52,7 @@ class SagaEvolution:
                 return self.go_on(self.succeeded(instance, event), event)
             case pb.SagaAnswerKept():
                 name = self._saga.steps[event.step].name
-                return changed(instance, early={**instance.early, name: event.answer})
+                return changed(instance, early={**instance.early, name: event.answer.SerializeToString()})
             case pb.SagaStepFailed():
                 return self._failed(instance, event)
             case pb.SagaInterrupted():
@@ -63,14 +69,20 @@ class SagaEvolution:
     def started(self, event: pb.SagaStarted, trigger: Message | None = None) -> SagaInstance:
         """An instance that has not begun any step; ``trigger`` spares unpacking the event's."""
         steps = (StepState.WAITING,) * self._closing
-        return SagaInstance(SagaStatus.RUNNING, event.version, trigger or unpack(event.trigger), steps)
+        return changed(
+            _NEW,
+            status=SagaStatus.RUNNING,
+            version=event.version,
+            trigger=trigger or unpack(event.trigger),
+            steps=steps,
+        )
 
     def succeeded(
         self, instance: SagaInstance, event: pb.SagaStepSucceeded | pb.SagaStepSkipped
     ) -> SagaInstance:
         """The state with a step that counts as done, before anything else begins."""
         if isinstance(event, pb.SagaStepSkipped):
-            return self._done(instance, event.step, StepState.SKIPPED, None)
+            return self._done(instance, event.step, StepState.SKIPPED, b"")
         return self._done(instance, event.step, StepState.DONE, _reply(event))
 
     def following(self, instance: SagaInstance) -> Sequence[int]:
@@ -150,15 +162,13 @@ class SagaEvolution:
                 return self._compensate_next(aborted, _deadline(event))
         return instance
 
-    def _done(
-        self, instance: SagaInstance, number: int, state: StepState, reply: StoredMessage
-    ) -> SagaInstance:
+    def _done(self, instance: SagaInstance, number: int, state: StepState, reply: bytes) -> SagaInstance:
         pivotal = number == self._saga.pivot
         return changed(
             instance,
             steps=_with(instance.steps, number, state),
             awaited=tuple([each for each in instance.awaited if each.step != number]),
-            happened=(*instance.happened, number),
+            happened=_and(instance.happened, number),
             replies={**instance.replies, self._saga.steps[number].name: reply} if reply else instance.replies,
             needs_attention=False,
             interrupted=instance.interrupted and not pivotal,  # what interrupted it came too late
@@ -241,12 +251,18 @@ def _awaiting(instance: SagaInstance, step: int, anew: Callable[[Awaited], Await
     return changed(instance, awaited=awaited)
 
 
+@lru_cache(_SHARED_TUPLES)
+def _and(happened: tuple[int, ...], number: int) -> tuple[int, ...]:
+    return (*happened, number)
+
+
+@lru_cache(_SHARED_TUPLES)
 def _with(steps: tuple[StepState, ...], number: int, state: StepState) -> tuple[StepState, ...]:
     return (*steps[:number], state, *steps[number + 1 :])
 
 
-def _reply(event: pb.SagaStepSucceeded | pb.SagaCompleted) -> StoredMessage:
-    return event.reply if event.HasField("reply") else None
+def _reply(event: pb.SagaStepSucceeded | pb.SagaCompleted) -> bytes:
+    return event.reply.SerializeToString()
 
 
 def _deadline(event: Any) -> datetime | None:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.message import Message
 
 from twinlog.model.forms import refuse_other, refuse_value
@@ -20,15 +21,15 @@ class Replies(Mapping[str, Any]):
 
     __slots__ = ("_packed",)
 
-    def __init__(self, packed: Mapping[str, Any]) -> None:
-        """``packed``: each as a google.protobuf.Any."""
+    def __init__(self, packed: Mapping[str, bytes]) -> None:
+        """``packed``: each as the bytes of a google.protobuf.Any."""
         self._packed = packed
 
     def __getitem__(self, step: str) -> Any:
         if step not in self._packed:
             kept = ", ".join(f'"{name}"' for name in self._packed) or "none"
             raise KeyError(f'no reply of step "{step}" is kept; there are: {kept}')
-        return unpack(self._packed[step])
+        return unpack(Packed.FromString(self._packed[step]))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._packed)

@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
+from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.json_format import MessageToDict
 from rpds import HashTrieMap
 
@@ -196,7 +197,7 @@ def _readable(saga: SagaInstance) -> dict[str, Any]:
     return {
         "trigger": _message(saga.trigger),
         "refusal": _message(saga.refusal),
-        "replies": {step: _message(reply) for step, reply in saga.replies.items()},
+        "replies": {step: _message(Packed.FromString(reply)) for step, reply in saga.replies.items()},
         "awaited": [
             {**each._asdict(), "deadline": each.deadline.isoformat() if each.deadline else None}
             for each in saga.awaited
