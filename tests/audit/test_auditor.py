@@ -307,7 +307,7 @@ async def test_planted_faults_are_found_and_named(shop: World, plants: Sequence[
             if found.check == expected.check
         )
     }
-    assert not missed, "\n".join(map(str, report.violations))
+    assert not missed, "\n".join([f"missed: {missed}", "found:", *map(str, report.violations)])
     assert all(violation.remedy and violation.says for violation in report.violations)
 
 

@@ -158,7 +158,7 @@ class Head(NamedTuple):
 
 
 class Covered:
-    """Positions that links cover, as unbroken runs."""
+    """Positions that are covered, by links for example, as unbroken runs."""
 
     def __init__(self) -> None:
         self._firsts: list[int] = []

@@ -200,9 +200,8 @@ class StateCodecs:
         """A state as a snapshot has it; one that may be large is encoded by another thread: that takes milliseconds."""
         encode, size = self.codec(at.aggregate).encode, self._sizes.get(stream)
         large = at.version > _MANY_EVENTS if size is None else size > _LARGE_BYTES
-        state = (
-            await asyncio.to_thread(encode, at.state) if large else encode(at.state)
-        )  # states never change
+        # States never change, so another thread can read one.
+        state = await asyncio.to_thread(encode, at.state) if large else encode(at.state)
         self._remember(stream, state)
         return state
 

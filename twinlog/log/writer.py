@@ -78,7 +78,8 @@ class Writer:
 
         ``cached_streams``: the most states kept in memory. ``max_waiting``: the most commands from outside that may
         wait; one more is refused as Overloaded. ``owners``: by event type, the name of the aggregate that declares it;
-        no other may decide it. ``declared``: the aggregates, by name; a unit that reads another one is reported.
+        no other may decide it. ``declared``: the aggregates, by name; a unit that reads another one is reported. None:
+        any will do.
         """
         self.schema = schema
         self._log = log
