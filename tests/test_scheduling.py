@@ -34,6 +34,26 @@ def test_every_test_is_run_once_whoever_is_quick() -> None:
         assert scheduler.tests_finished
 
 
+def test_what_a_dead_worker_leaves_is_run_by_another_without_the_test_it_died_in() -> None:
+    for dies_in in TESTS:
+        for others_have_ended in (False, True):
+            workers = [_Worker("gw0"), _Worker("gw1")]
+            scheduler = _scheduler(workers)
+            scheduler.schedule()
+            dead = _run(scheduler, workers, until=dies_in, others_first=others_have_ended)
+            assert dead
+            assert scheduler.remove_node(dead) == dies_in
+            workers.remove(dead)
+            new = _Worker("gw2")
+            scheduler.add_node(new)
+            scheduler.add_node_collection(new, TESTS)
+            scheduler.schedule()
+            _run(scheduler, [*workers, new])
+            ran = [*dead.given[: dead.ran], *(test for worker in [*workers, new] for test in worker.given)]
+            assert sorted([*ran, dies_in]) == TESTS, (dies_in, others_have_ended)
+            assert scheduler.tests_finished
+
+
 @pytest.mark.skipif(not preloaded.FORKS, reason="workers are forks on Linux only")
 def test_workers_begin_with_the_tests_collected(request: pytest.FixtureRequest) -> None:
     measured = request.config.getoption("cov_source", None)
@@ -58,6 +78,22 @@ class _Worker:
 
     def shutdown(self) -> None:
         self.shutting_down = True
+
+
+def _run(
+    scheduler: Any, workers: list[_Worker], *, until: str = "", others_first: bool = False
+) -> _Worker | None:
+    """Has them run what they are given, as far as they begin it; gives the one whose next test is this one."""
+    while True:
+        able = [worker for worker in workers if worker.ran < len(worker.given) - (not worker.shutting_down)]
+        stopped = [worker for worker in able if worker.given[worker.ran] == until]
+        others = [worker for worker in able if worker not in stopped]
+        if stopped and not (others and others_first):
+            return stopped[0]
+        if not others:
+            return None
+        others[0].ran += 1
+        scheduler.mark_test_complete(others[0], TESTS.index(others[0].given[others[0].ran - 1]))
 
 
 def _scheduler(workers: list[_Worker]) -> Any:
