@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests import preloaded
+from stack.topology import ROOT
+from tests import preloaded, workers
 from tests.scheduling import FromBothEnds
 
 TESTS = ["a.py::one", "a.py::two", "b.py::one", "c.py::one", "c.py::two", "d.py::one"]
@@ -57,10 +59,33 @@ def test_what_a_dead_worker_leaves_is_run_by_another_without_the_test_it_died_in
 @pytest.mark.skipif(not preloaded.FORKS, reason="workers are forks on Linux only")
 def test_workers_begin_with_the_tests_collected(request: pytest.FixtureRequest) -> None:
     measured = request.config.getoption("cov_source", None)
-    if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and not measured:
+    elsewhere = request.config.invocation_params.dir != ROOT
+    if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and not measured and not elsewhere:
         assert request.config.pluginmanager.hasplugin("forks of workers"), (
             f"{worker} has collected them itself"
         )
+
+
+@pytest.mark.skipif(not preloaded.FORKS, reason="workers are forks on Linux only")
+def test_what_cannot_be_collected_as_asked_ends_the_run_and_all_else_begins_as_always(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    config: Any = SimpleNamespace(
+        getoption=lambda *_: None,
+        invocation_params=SimpleNamespace(args=()),
+        get_terminal_writer=lambda: SimpleNamespace(line=said.append),
+    )
+    monkeypatch.chdir(ROOT)
+    for code in (pytest.ExitCode.USAGE_ERROR, 1):
+
+        def ended(_start: object, code: int = code) -> None:
+            raise EOFError("", code)
+
+        monkeypatch.setattr(preloaded, "connected", ended)
+        with pytest.raises(pytest.UsageError) if code == 4 else nullcontext():
+            workers.fork_workers(config)
+    assert len(said) == 1
 
 
 class _Worker:
