@@ -209,7 +209,7 @@ def connected(start: Callable[[int], Callable[[], object]]) -> socket.socket:
     atexit.register(end)
     if not ours.recv(LARGEST_ANSWER):
         ours.close()
-        raise EOFError("it ended before it was ready; its words are above")
+        raise EOFError("it ended before it was ready; its words are above", ended())
     return ours
 
 

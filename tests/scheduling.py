@@ -28,3 +28,29 @@ class FromBothEnds(LoadScopeScheduling):
         if self.numnodes > 1 and node.gateway.id == f"gw{self.numnodes - 1}":
             self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
         super()._assign_work_unit(node)
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        """Hands on what is left of a worker's; gives the test that it died in, which nobody begins again.
+
+        xdist's would hand on what has passed, too: a worker that gets nothing else waits for ever.
+        """
+        if self.collection is None:
+            self.registered_collections.pop(node, None)
+        left = [
+            (group, test)
+            for group, tests in self.assigned_work.pop(node).items()
+            for test, ran in tests.items()
+            if not ran
+        ]
+        for group, test in left[1:]:
+            self.workqueue.setdefault(group, {})[test] = False
+        for each in self.assigned_work:
+            if each in self.registered_collections:
+                self._reschedule(each)
+        return left[0][1] if left else None
+
+    def _reschedule(self, node: WorkerController) -> None:
+        """As xdist's, until a worker has two tests: it begins none before it knows which one is next, or none."""
+        super()._reschedule(node)
+        while not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
+            super()._reschedule(node)

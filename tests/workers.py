@@ -29,7 +29,12 @@ def fork_workers(config: pytest.Config) -> None:
         return
     try:
         forker = preloaded.connected(partial(_collecting, [*config.invocation_params.args]))
-    except EOFError:
+    except EOFError as error:
+        if error.args[-1] == pytest.ExitCode.USAGE_ERROR:
+            raise pytest.UsageError("no tests can be collected as asked") from None
+        config.get_terminal_writer().line(
+            "Workers collect the tests by themselves: this could not be done once."
+        )
         return
     vars(gateway_io)["Popen2IOMaster"] = partial(_Worker, forker)
 

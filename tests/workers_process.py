@@ -152,6 +152,9 @@ def main(asked: socket.socket) -> None:
     config.pluginmanager.register(forks, "forks of workers")
     try:
         config.hook.pytest_cmdline_main(config=config)
+    except pytest.UsageError as error:
+        print(*(f"ERROR: {each}" for each in error.args), sep="\n", file=sys.stderr)
+        sys.exit(pytest.ExitCode.USAGE_ERROR)
     finally:
         if forks.gateway:
             forks.gateway.end()
