@@ -208,6 +208,24 @@ async def test_crowds_are_looked_at_until_they_are_over(monkeypatch: pytest.Monk
     await acceptor.stop(0)
 
 
+@ahead
+async def test_a_call_that_comes_as_the_server_ends_leaves_no_timer() -> None:
+    acceptor = accepting.Acceptor([])
+
+    async def come() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            acceptor._look_later()
+            raise
+
+    task = asyncio.create_task(come())
+    acceptor._accepting.add(task)
+    await asyncio.sleep(0)
+    await acceptor.stop(0)
+    assert acceptor._looking and acceptor._looking.cancelled()
+
+
 async def test_a_gate_that_is_told_what_there_is_room_for_lets_in_so_many() -> None:
     gate, room = gates.Gate(), [3]
     gate.open(grpc.unary_unary_rpc_method_handler(unanswered))

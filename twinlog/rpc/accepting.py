@@ -230,12 +230,12 @@ class Acceptor:
     async def stop(self, grace: float) -> None:
         """Stops the server. Calls in flight have so many seconds to finish, and are cancelled then."""
         await self.server.stop(grace)
-        for timer in (self._timer, self._looking, self._settling):
-            if timer:
-                timer.cancel()
         for task in self._accepting:
             task.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
+        for timer in (self._timer, self._looking, self._settling):  # a call that still came may have set one
+            if timer:
+                timer.cancel()
         if self._calls:  # the core has cancelled them; what they clean up needs what is closed next
             _, left = await asyncio.wait(self._calls, timeout=_LEAVING_SECONDS)
             for call in left:
