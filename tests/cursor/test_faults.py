@@ -17,6 +17,7 @@ from tests.dead_letters.journal import Broken, Source, dead_lettering, journal, 
 from tests.waiting import until
 from twinlog import Recorded, Schema, Unavailable, Writer
 from twinlog.consume import Consumer, ConsumerWrapper, Progress
+from twinlog.consume import cursor as cursor_module
 from twinlog.consume import dead_lettering as dead_lettering_module
 from twinlog.consume.dead_letters import DeadLettersChanged
 from twinlog.consume.policies import PolicyConsumer
@@ -218,7 +219,7 @@ async def test_what_is_sent_again_is_handled_once() -> None:
 class Silent(Opened):
     """Once it is open, nothing comes."""
 
-    away = False
+    away, lost = False, 0
 
     @asynccontextmanager
     async def deliver(
@@ -226,6 +227,9 @@ class Silent(Opened):
     ) -> AsyncIterator[Delivery]:
         if self.away:
             raise Unavailable("NATS is away")
+        if self.lost:
+            self.lost -= 1
+            raise DeliveryLost(stream=self.name, why="it is silent")
         async with super().deliver(after, types, routing_key) as delivery:
             yield delivery
 
@@ -240,6 +244,37 @@ async def test_after_an_outage_a_cursor_is_healthy_though_nothing_comes() -> Non
         twin.away = False
         await until(lambda: cursor.problem is None)
     assert twin.opened == [0]
+
+
+@pytest.mark.parametrize("fault", [Unavailable("away"), Broken("a defect")], ids=["outage", "defect"])
+async def test_what_was_held_up_by_an_event_that_a_restore_took_away_is_over_though_nothing_comes(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cursor_module, "_LOOK_SECONDS", 0.01)
+    source, twin, handler = Source(), Opened(), Careful()
+    await twin.create(1)
+    handler.failures = [fault] * 100_000
+    cursor = Cursor(twin, handler)
+    async with running(cursor):
+        await twin.publish(source.add("a:1"))
+        await until(lambda: cursor.problem == str(fault))
+        await twin.delete()
+        await twin.create(1)
+        await until(lambda: cursor.problem is None)
+    assert handler.seen == [] and cursor.last_error
+
+
+async def test_deliveries_that_were_lost_while_nothing_came_are_no_fault_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cursor_module, "_LOOK_SECONDS", 0.01)
+    twin, handler = Silent(), Careful()
+    await twin.create(1)
+    twin.lost = 6
+    cursor = Cursor(twin, handler)
+    async with running(cursor):
+        await until(lambda: bool(cursor.last_error))
+        await until(lambda: cursor.problem is None and not twin.lost)
 
 
 async def test_a_defect_is_told_as_one_and_is_not_over_before_the_event_is_handled() -> None:

@@ -165,9 +165,10 @@ async def test_shows_the_payload_decoded_or_as_it_is() -> None:
         assert (shown.stream, shown.cause, shown.actor) == ("stream/a", "rpc/Say", "client")
         raw = await at.letters.GetDeadLetter(pb.GetDeadLetterRequest(address="source/2"))
         assert (raw.payload_json, raw.payload, len(raw.payload_struct)) == ("", b"\xff", 0)
-        with pytest.raises(grpc.aio.AioRpcError) as missing:
-            await at.letters.GetDeadLetter(pb.GetDeadLetterRequest(address="source/9"))
-        assert missing.value.code() == grpc.StatusCode.NOT_FOUND
+        for address in ("source/9", "source/0", f"source/{10**30}"):
+            with pytest.raises(grpc.aio.AioRpcError) as missing:
+                await at.letters.GetDeadLetter(pb.GetDeadLetterRequest(address=address))
+            assert missing.value.code() == grpc.StatusCode.NOT_FOUND, address
 
 
 async def test_a_replay_counts_then_goes_in_order_and_stops_a_key_that_fails_again() -> None:

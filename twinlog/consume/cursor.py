@@ -44,6 +44,8 @@ _TOLD = (*_OUTAGES, TwinDamaged, CheckpointMoved, DeliveryLost, ConfigurationErr
 """What says itself what is wrong, so that no traceback is needed."""
 _LOOK_SECONDS = 2.0
 """How often a cursor without events looks whether its checkpoint is still where it was."""
+_QUIET_LOOKS = 5
+"""After so many looks at an open delivery that gives nothing, nothing is held up: what was would have come."""
 _REOPENED_IN_VAIN = 4
 """How often a delivery is lost without any progress before that is a fault."""
 
@@ -227,9 +229,11 @@ class Cursor:
 
     async def _watch(self, until_moved: asyncio.Timeout) -> None:
         """Ends a delivery that waits for events beyond a checkpoint that was set back, as by a restore in place."""
+        quiet = 0
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             if self._began is not None:
+                quiet = 0
                 continue
             before = self._stored, self.position
             try:
@@ -238,9 +242,20 @@ class Cursor:
                 continue
             except Exception:
                 stored = -1  # a new delivery begins with the same question, and reports the error
-            if self._began is None and before == (self._stored, self.position) and stored != self._stored:
+            if self._began is not None or before != (self._stored, self.position):
+                quiet = 0
+                continue
+            if stored != self._stored:
                 until_moved.reschedule(asyncio.get_running_loop().time())
                 return
+            quiet += 1
+            if quiet == _QUIET_LOOKS:
+                self._nothing_is_held_up()
+
+    def _nothing_is_held_up(self) -> None:
+        """Notes that no fault is left, also where no event comes that shows it: the log may be idle, or restored."""
+        self._faulty, self._held_up_at, self._reopened = False, None, 0
+        self._retrying.healed()
 
     async def _check(self, checkpoint: int) -> None:
         """Raises CheckpointForked where the stream has another event in the place of one that was handled.

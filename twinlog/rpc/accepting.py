@@ -25,7 +25,7 @@ import grpc.aio
 import structlog
 from grpc._cython import cygrpc
 
-from twinlog.rpc.gates import REFUSAL_SECONDS, Gate, Gates, Refusal
+from twinlog.rpc.gates import COMING, REFUSAL_SECONDS, Coming, Gate, Gates, Refusal
 from twinlog.rpc.gone import ClientGone
 
 _log = structlog.get_logger(component="rpc")
@@ -230,12 +230,12 @@ class Acceptor:
     async def stop(self, grace: float) -> None:
         """Stops the server. Calls in flight have so many seconds to finish, and are cancelled then."""
         await self.server.stop(grace)
-        for timer in (self._timer, self._looking, self._settling):
-            if timer:
-                timer.cancel()
         for task in self._accepting:
             task.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
+        for timer in (self._timer, self._looking, self._settling):  # a call that still came may have set one
+            if timer:
+                timer.cancel()
         if self._calls:  # the core has cancelled them; what they clean up needs what is closed next
             _, left = await asyncio.wait(self._calls, timeout=_LEAVING_SECONDS)
             for call in left:
@@ -351,15 +351,16 @@ class Acceptor:
         """Serves a call as grpc.aio would."""
         loop = asyncio.get_running_loop()
         method.began += 1
-        method.gate.let_in += 1
+        coming = Coming(method.gate)
+        COMING.set(coming)
         work = cygrpc._handle_rpc(method.path, method, (), call, loop, False)
         task = loop.create_task(cygrpc._schedule_rpc_coro(work, call, loop, method.path))
         self._calls.add(task)
-        task.add_done_callback(partial(self._ended, method))
+        task.add_done_callback(partial(self._ended, coming))
 
-    def _ended(self, method: _Method, task: asyncio.Task[None]) -> None:
+    def _ended(self, coming: Coming, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)
-        method.gate.let_in -= 1
+        coming.over()
 
     def _hold(self, call: Any, refusal: Refusal) -> None:
         refusal.on_refused()

@@ -19,7 +19,6 @@ from twinlog.model.times import timestamp
 from twinlog.rpc import Context, call_metadata
 from twinlog.rpc.dead_letter_groups import Group, in_groups
 from twinlog.rpc.logged_event import read_as
-from twinlog.rpc.moments import address_of
 from twinlog.rpc.paging import PageTokens
 from twinlog.rpc.payloads import decoded
 from twinlog.rpc.validation import Checks, normal_id
@@ -95,7 +94,7 @@ class DeadLetterService(DeadLetterServiceServicer):
     ) -> pb.GetDeadLetterResponse:
         checks = Checks()
         self._consumer(checks, "consumer", request.consumer)
-        address_of(checks, "address", request.address)
+        _address(checks, "address", request.address)
         checks.done()
         one = (await self._at(request.consumer, request.address))[0]
         [(record, parked)] = await self._dead_letters.stored([one])
@@ -206,11 +205,18 @@ class DeadLetterService(DeadLetterServiceServicer):
         if by is None or not getattr(selection, by):
             checks.violate("selection", "is missing: give an address, an error_type, a key, or all: true")
         elif by == "address":
-            address_of(checks, "selection.address", selection.address)
+            _address(checks, "selection.address", selection.address)
 
     def _consumer(self, checks: Checks, field: str, consumer: str) -> None:
         if consumer and consumer not in self._dead_letters.consumers:
             checks.violate(field, f"is none of {', '.join(sorted(self._dead_letters.consumers))}")
+
+
+def _address(checks: Checks, field: str, address: str) -> None:
+    """Positions that no event has, such as 0, are not refused but not found, as in 0.1.0."""
+    log, _, position = address.partition("/")
+    if not (log and position.isascii() and position.isdigit()):
+        checks.violate(field, "must be log/position, such as orders/17")
 
 
 def _place(one: Listed) -> tuple[str, int]:
