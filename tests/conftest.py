@@ -142,8 +142,6 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 # thousands.
 if "POSTGRES_URL" not in os.environ:
     os.environ.setdefault("PGSSLMODE", "disable")
-# Each connection to Postgres would read this machine's certificates, a third of what it costs, and be refused TLS.
-os.environ.setdefault("PGSSLMODE", "disable")
 
 # What is imported and collected stays: to search it for cycles again and again takes a tenth of the tests' time.
 gc.disable()
