@@ -231,19 +231,19 @@ async def test_a_gate_that_is_told_what_there_is_room_for_lets_in_so_many() -> N
     gate.open(grpc.unary_unary_rpc_method_handler(unanswered))
 
     def let_in(calls: int) -> int:
-        before = gate.coming
+        before = gate.let_in
         for _ in range(calls):
-            gate.coming += gate.refuses() is None
-        return gate.coming - before
+            gate.let_in += gate.refuses() is None
+        return gate.let_in - before
 
     def is_shut() -> bool:
         return gate.refusal is not None
 
     assert let_in(5) == 5
-    gate.coming = 0
+    gate.begun = gate.let_in
     gate.shut(REFUSAL, lambda coming: coming < room[0])
     assert let_in(5) == 3, "calls on their way take room"
-    gate.coming = 0
+    gate.begun = gate.let_in
     assert let_in(2) == 2, "and no longer do once their method has begun: it is told of them itself"
     room[0] = 0
     assert let_in(5) == 0
@@ -259,40 +259,6 @@ async def test_a_gate_that_is_told_what_there_is_room_for_lets_in_so_many() -> N
     assert let_in(5) == 0
     gate._again()
     assert not is_shut(), "who refused cannot say how much room there is"
-
-
-@ahead
-async def test_a_call_is_on_its_way_until_its_method_begins_or_it_ends(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Not for as long as its client does not read the answer: that would take room from others."""
-    let_in: list[gates.Gate] = []
-    coming: list[int] = []
-    read = asyncio.Event()
-    schedule = cygrpc._schedule_rpc_coro
-
-    async def unread(rpc_coro: Any, rpc_state: Any, loop: Any, method_name: Any) -> None:
-        coming.append(let_in[-1].coming)
-        await schedule(rpc_coro, rpc_state, loop, method_name)
-        await read.wait()
-
-    def noted(gate: gates.Gate) -> gates.Coming:
-        let_in.append(gate)
-        return gates.Coming(gate)
-
-    monkeypatch.setattr(cygrpc, "_schedule_rpc_coro", unread)
-    monkeypatch.setattr(accepting, "Coming", noted)
-    async with serving(Edge()) as client:
-        for _ in range(3):
-            assert await client.get("hello") == "hello"
-            coming.append(let_in[-1].coming)
-        read.set()
-    assert coming == [1, 0] * 3
-    gate = gates.Gate()
-    ended = gates.Coming(gate)
-    for _ in range(2):
-        ended.over()
-        assert gate.coming == 0
 
 
 @ahead

@@ -25,7 +25,7 @@ import grpc.aio
 import structlog
 from grpc._cython import cygrpc
 
-from twinlog.rpc.gates import COMING, REFUSAL_SECONDS, Coming, Gate, Gates, Refusal
+from twinlog.rpc.gates import REFUSAL_SECONDS, Gate, Gates, Refusal
 from twinlog.rpc.gone import ClientGone
 
 _log = structlog.get_logger(component="rpc")
@@ -351,16 +351,15 @@ class Acceptor:
         """Serves a call as grpc.aio would."""
         loop = asyncio.get_running_loop()
         method.began += 1
-        coming = Coming(method.gate)
-        COMING.set(coming)
+        method.gate.let_in += 1
         work = cygrpc._handle_rpc(method.path, method, (), call, loop, False)
         task = loop.create_task(cygrpc._schedule_rpc_coro(work, call, loop, method.path))
         self._calls.add(task)
-        task.add_done_callback(partial(self._ended, coming))
+        task.add_done_callback(partial(self._ended, method))
 
-    def _ended(self, coming: Coming, task: asyncio.Task[None]) -> None:
+    def _ended(self, method: _Method, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)
-        coming.over()
+        method.gate.let_in -= 1
 
     def _hold(self, call: Any, refusal: Refusal) -> None:
         refusal.on_refused()

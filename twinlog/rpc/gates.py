@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import grpc
@@ -48,8 +47,10 @@ class Gate:
         """While it is shut."""
         self.late: Callable[[int], Refusal] | None = None
         """What is said to calls that are refused since so many wait in front of it, where that may be done."""
-        self.coming = 0
-        """How many calls were let in whose method has not begun."""
+        self.let_in = 0
+        """How many calls were let in that have not ended."""
+        self.begun = 0
+        """Of how many of them the method has begun, and not ended."""
         self._admits: Callable[[int], bool] | None = None
         self._asking = 0
         """How many calls are still let in to hear how things are."""
@@ -73,7 +74,7 @@ class Gate:
 
     def refuses(self) -> Refusal | None:
         """What a call is refused with that comes now; None: it is let in."""
-        if self.refusal is None or (self._admits and self._admits(self.coming)):
+        if self.refusal is None or (self._admits and self._admits(self.let_in - self.begun)):
             return None
         if self._asking:
             self._asking -= 1
@@ -87,24 +88,6 @@ class Gate:
             asyncio.get_running_loop().call_later(_SHUT_SECONDS, self._again)
         elif self.refusal:
             self.open(self.inside)
-
-
-class Coming:
-    """A call that was let in: it is on its way until its method begins, or until it ends before that."""
-
-    def __init__(self, gate: Gate) -> None:
-        self._gate: Gate | None = gate
-        gate.coming += 1
-
-    def over(self) -> None:
-        """Notes that it is on its way no longer; the answer may be, for as long as a client does not read it."""
-        if self._gate:
-            self._gate.coming -= 1
-            self._gate = None
-
-
-COMING: ContextVar[Coming | None] = ContextVar("coming", default=None)
-"""The call that is served, where it was let in through a gate."""
 
 
 class Gates(grpc.GenericRpcHandler):  # type: ignore[misc]

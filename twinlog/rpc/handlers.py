@@ -21,7 +21,7 @@ from twinlog.model.errors import InvalidArgument, Overloaded, Unavailable, Unimp
 from twinlog.rpc.context import Context
 from twinlog.rpc.errors import DETAILS_KEY, status_of
 from twinlog.rpc.failures import failure_of
-from twinlog.rpc.gates import COMING, Gate, Refusal, refusal_of
+from twinlog.rpc.gates import Gate, Refusal, refusal_of
 from twinlog.rpc.gone import ClientGone
 from twinlog.rpc.nul import refuse_nul
 from twinlog.rpc.streams import Stream, StreamLimits, Streams, TooManyStreams
@@ -168,8 +168,7 @@ class Boundary:
     def _unary(self, method: str, behavior: Behavior, gate: Gate) -> Any:
         async def call(request: Any, context: Context) -> Any:
             self._calls += 1
-            if coming := COMING.get():
-                coming.over()
+            gate.begun += 1
             try:
                 if self._holding:
                     await self._hold(method)
@@ -189,6 +188,7 @@ class Boundary:
                 await self._failed(method, context, error)
             finally:
                 self._calls -= 1
+                gate.begun -= 1
 
         return call
 
