@@ -102,10 +102,8 @@ class UnfinishedWork:
 
         None where the stream is unfinished already. Raises Overloaded.
         """
-        waiting = len(self._open) - self._stuck
-        if waiting >= self._window:
-            self._refused += 1
-            raise Overloaded(waiting=waiting, admits=self._admits)
+        if not self._admits(0):
+            raise Overloaded(waiting=len(self._open) - self._stuck, admits=self._admits)
         stream = known_stream((ref[0].name, ref[1]))
         if stream in self._open:
             return None

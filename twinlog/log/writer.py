@@ -213,8 +213,7 @@ class Writer:
             raise Unavailable
         begun = None
         if outside:
-            if not self._admits(0):
-                raise Overloaded(waiting=len(self._outside), admits=self._admits)
+            self._admit()
             begun = self.unfinished.begin(begins) if begins else None
         if request is None and advance is None:
             work = refusing_events(work)
@@ -232,6 +231,11 @@ class Writer:
             raise
         self.unfinished.never_began(begun)  # unless it is committed: the request was an old one
         return outcome
+
+    def _admit(self) -> None:
+        """Raises Overloaded where a command from outside would wait too long before it is begun."""
+        if not self._admits(0):
+            raise Overloaded(waiting=len(self._outside), admits=self._admits)
 
     def _admits(self, coming: int) -> bool:
         """Whether one more command from outside may wait, besides so many that are on their way."""
