@@ -147,64 +147,25 @@ async def test_what_waits_in_the_core_is_known_to_the_call() -> None:
     await acceptor.stop(0)
 
 
-REFUSAL = gates.Refusal(8, "", (), lambda: None)
-
-
-def _let_in(method: accepting._Method, calls: int) -> int:
-    """How many of so many calls are let in that come within a tenth of a second."""
-    for _ in range(calls):
-        method.taken += 1
-        method.began += method.refuses(0.1) is None
-    return method.began
-
-
-def test_a_crowd_that_waits_too_long_is_let_in_at_a_slower_pace_until_it_no_longer_does() -> None:
-    gate, calls = gates.Gate(), 1000
-    gate.late = lambda _waiting: REFUSAL
-    method = accepting._Method("/a.Service/Do", gate)
-
-    def looked(waiting: int) -> int:
-        let_in = _let_in(method, calls)
-        method.looked(waiting > accepting._MANY, waiting, 0.1)
-        return let_in
-
-    assert [looked(5_000) for _ in range(3)] == [calls] * 3, "it is not this method that the crowd calls"
-    method.crowded = True
-    slower = [looked(5_000) for _ in range(20)]
-    assert slower == sorted(slower, reverse=True)
-    assert slower[0] == calls > slower[1] > slower[-1] == calls // accepting._LEAST, slower
-    pace = method.pace
-    method.looked(False, accepting._MANY + 1, 0.1)
-    assert method.pace == pace, "calls come faster for a moment, and as many as before wait"
-    method.paced = True
-    faster = [looked(0) for _ in range(40)]
-    assert faster == sorted(faster)
-    assert faster[-1] == calls and method.pace is None, faster
-
-
-def test_what_may_not_be_refused_is_let_in_however_many_wait() -> None:
-    health = accepting._Method("/grpc.health.v1.Health/Check", gates.Gate(), crowded=True)
-    for _ in range(3):
-        assert _let_in(health, 100) == 100
-        health.looked(True, 5_000, 0.1)
-
-
 @ahead
-async def test_crowds_are_looked_at_until_they_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_crowd_that_waits_too_long_is_refused_and_let_in_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused: list[int] = []
     acceptor = accepting.Acceptor([])
-    gate = gates.Gate()
-    gate.open(grpc.unary_unary_rpc_method_handler(unanswered))
-    gate.late = lambda _waiting: REFUSAL
-    acceptor.add("a.Service", {"Do": gate})
-    [_, method] = acceptor._methods
-    method.crowded = True
-    for waiting, looking in ((accepting._MANY + 1, True), (0, False)):
-        monkeypatch.setattr(accepting.Acceptor, "waiting", waiting)
-        acceptor._looked -= 1.0
+    gate, health = gates.Gate(), gates.Gate()
+    for each in (gate, health):
+        each.open(grpc.unary_unary_rpc_method_handler(unanswered))
+    gate.too_much = refused.append
+    acceptor.add("a.Service", {"Do": gate, "Check": health})
+    monkeypatch.setattr(accepting.Acceptor, "waiting", accepting._MANY + 1)
+    for _ in range(2 * accepting._MOST_LATE):
+        for method in acceptor._methods:
+            method.crowded = True
         acceptor._look()
-        assert (method.pace is not None, acceptor._looking is not None) == (looking, looking), waiting
-        if acceptor._looking:
-            acceptor._looking.cancel()
+    assert len(refused) == 2 * (accepting._MOST_LATE - 1)
+    acceptor._look()
+    assert len(refused) == 2 * (accepting._MOST_LATE - 1), "nothing is refused where no crowd came"
     await acceptor.stop(0)
 
 
@@ -224,41 +185,6 @@ async def test_a_call_that_comes_as_the_server_ends_leaves_no_timer() -> None:
     await asyncio.sleep(0)
     await acceptor.stop(0)
     assert acceptor._looking and acceptor._looking.cancelled()
-
-
-async def test_a_gate_that_is_told_what_there_is_room_for_lets_in_so_many() -> None:
-    gate, room = gates.Gate(), [3]
-    gate.open(grpc.unary_unary_rpc_method_handler(unanswered))
-
-    def let_in(calls: int) -> int:
-        before = gate.let_in
-        for _ in range(calls):
-            gate.let_in += gate.refuses() is None
-        return gate.let_in - before
-
-    def is_shut() -> bool:
-        return gate.refusal is not None
-
-    assert let_in(5) == 5
-    gate.begun = gate.let_in
-    gate.shut(REFUSAL, lambda coming: coming < room[0])
-    assert let_in(5) == 3, "calls on their way take room"
-    gate.begun = gate.let_in
-    assert let_in(2) == 2, "and no longer do once their method has begun: it is told of them itself"
-    room[0] = 0
-    assert let_in(5) == 0
-    gate._again()
-    assert let_in(2 * gates._ASKING) == gates._ASKING, "some are let in to hear how things are"
-    gate._again()
-    assert is_shut(), "others were refused since"
-    room[0] = 10_000
-    assert let_in(5) == 5
-    gate._again()
-    assert not is_shut(), "none was"
-    gate.shut(REFUSAL)
-    assert let_in(5) == 0
-    gate._again()
-    assert not is_shut(), "who refused cannot say how much room there is"
 
 
 @ahead
@@ -358,8 +284,9 @@ async def test_a_crowd_is_refused_in_parts_so_that_others_have_their_turn(
     sent: list[int] = []
     monkeypatch.setattr(accepting.Acceptor, "_send", lambda _self, call, _refusal: sent.append(call))
     acceptor = accepting.Acceptor([])
+    refusal = gates.Refusal(8, "", (), lambda: None)
     most = accepting._MOST_TOGETHER
-    acceptor._held.extend(accepting._Held(0.0, call, REFUSAL) for call in range(3 * most))
+    acceptor._held.extend(accepting._Held(0.0, call, refusal) for call in range(3 * most))
     acceptor._refuse()
     assert len(sent) == most
     await until(lambda: len(sent) == 3 * most)
@@ -415,15 +342,15 @@ async def test_a_stopping_server_holds_calls_and_refuses_none() -> None:
 
     boundary = Boundary("shop", most_calls=10)
     gate = boundary.wrap("a.Service/Do", grpc.unary_unary_rpc_method_handler(crowded))
-    method = accepting._Method("/a.Service/Do", gate, crowded=True)
-    _let_in(method, 100)
-    method.looked(True, 2000, 0.1)
-    assert _let_in(method, 100) < 100
-    gate.shut(REFUSAL)
-    assert gate.refuses()
-    await boundary.hold_calls()
-    method.looked(True, 2000, 0.1)
-    assert _let_in(method, 100) == 100
+    assert gate.too_much
+    refusals = []
+    for stopping in (False, True):
+        gate.too_much(2000)
+        refusals.append(gate.refusal)
+        if not stopping:
+            await boundary.hold_calls()
+            refusals.append(gate.refusal)
+    assert [refusal is not None for refusal in refusals] == [True, False, False]
 
 
 async def test_a_grpcio_of_other_names_gives_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,26 +130,6 @@ def _ring(ids: list[str], tx: Transaction) -> None:
         tx.do(ALARM, id, Ring())
 
 
-async def test_who_is_refused_is_told_how_to_ask_whether_there_is_room() -> None:
-    """Whoever asks, as a gate does, is refused as a command would be: it counts, and is said."""
-    work = UnfinishedWork(MemoryLog("orders"), LoopClock())
-    began = [str(number) for number in range(work.window)]
-    streams = [work.begin((ALARM, id)) for id in began]
-    with pytest.raises(Overloaded) as refused:
-        work.begin((ALARM, "one more"))
-    admits = refused.value.admits
-    assert admits
-    assert not admits(0)
-    for stream in streams[:2]:
-        assert stream
-        work.never_began(stream)
-    assert [admits(coming) for coming in range(4)] == [True, True, False, False]
-    with capture_logs() as said:
-        work._say()
-        work._say()
-    assert [line["event"] for line in said] == ["admission.refusing", "admission.open"]
-
-
 @pytest.mark.parametrize(
     ("capacity", "deadline", "replicas"),
     [(20, 10.0, 1), (20, 10.0, 2), (50, 4.0, 1), (50, 4.0, 2), (100, 30.0, 1), (200, 5.0, 2)],

@@ -102,8 +102,9 @@ class UnfinishedWork:
 
         None where the stream is unfinished already. Raises Overloaded.
         """
-        if not self._admits(0):
-            raise Overloaded(waiting=len(self._open) - self._stuck, admits=self._admits)
+        if (count := len(self._open) - self._stuck) >= self._window:
+            self._refused += 1
+            raise Overloaded(waiting=count)
         stream = known_stream((ref[0].name, ref[1]))
         if stream in self._open:
             return None
@@ -111,12 +112,6 @@ class UnfinishedWork:
         self._most = max(self._most, len(self._open) - self._stuck)
         self._busy.set()
         return stream
-
-    def _admits(self, coming: int) -> bool:
-        """Whether there is room for one more, besides so many that are about to begin; what is refused is counted."""
-        admits = len(self._open) - self._stuck + coming < self._window
-        self._refused += not admits
-        return admits
 
     def never_began(self, stream: StreamId) -> None:
         """Takes back a :meth:`begin`, unless its events are committed."""

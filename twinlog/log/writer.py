@@ -234,18 +234,14 @@ class Writer:
 
     def _admit(self) -> None:
         """Raises Overloaded where a command from outside would wait too long before it is begun."""
-        if not self._admits(0):
-            raise Overloaded(waiting=len(self._outside), admits=self._admits)
-
-    def _admits(self, coming: int) -> bool:
-        """Whether one more command from outside may wait, besides so many that are on their way."""
-        waiting = len(self._outside) + coming
+        waiting = len(self._outside)
         if waiting < min(_BATCH_UNITS, self._max_waiting):
-            return True
+            return
         batch = self._batch_seconds
         if self._began is not None:
             batch = max(batch, asyncio.get_running_loop().time() - self._began)
-        return waiting < self._max_waiting and (1 + waiting // _BATCH_UNITS) * batch <= _QUEUE_SECONDS
+        if waiting >= self._max_waiting or (1 + waiting // _BATCH_UNITS) * batch > _QUEUE_SECONDS:
+            raise Overloaded(waiting=waiting)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -87,13 +87,6 @@ class Overloaded(Unavailable):
     """{waiting} commands are already waiting; try again later with the same request_id."""
 
     reason = "OVERLOADED"
-
-    def __init__(
-        self, message: str | None = None, *, admits: Callable[[int], bool] | None = None, **facts: object
-    ) -> None:
-        """``admits`` tells, at any later time, whether one more would be let in besides so many on their way."""
-        super().__init__(message, **facts)
-        self.admits = admits
 
 
 class WrongSetting(Unavailable):

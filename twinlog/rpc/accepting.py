@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import grpc.aio
@@ -43,12 +42,8 @@ _LOOK_SECONDS = 0.1
 _CALM_SECONDS, _CALMS = 0.5, 8
 """What is counted so many times, this far apart, and no crowd comes, is lost. Once is too little: where a machine is
 slow, calls wait without a crowd, too."""
-_MANY, _LATE_SECONDS = 1024, 0.25
-"""So many calls in the core that take so long to accept are too much."""
-_SLOWER, _FASTER = 0.8, 1.25
-"""What the pace of letting in is multiplied by at each look."""
-_LEAST = 10
-"""One call of so many is let in all the same: refusing cannot take everything."""
+_MANY, _LATE_SECONDS, _MOST_LATE = 1024, 0.25, 4
+"""So many calls in the core that take so long to accept are too much; one look of so many lets them in all the same."""
 _MOST_CONNECTIONS = 256
 """So many are asked how many calls are open on them; each takes some tens of microseconds."""
 _NO_FLAGS = 0
@@ -139,42 +134,9 @@ class _Method:
     crowded: bool = False
     """Whether since the last look as many came in a turn as were asked for: more may be waiting."""
 
-    taken: int = 0
-    """How many calls were accepted since the last look."""
-    began: int = 0
-    """How many of them were let in."""
-    pace: float | None = None
-    """How many are let in a second, while calls wait for too long; None: as many as come."""
-    paced: bool = False
-    """Whether any was refused for that since the last look."""
-    refusal: Refusal | None = None
-    """What it was refused with."""
-
     def resolve_handler(self, _details: Any) -> Any:
         """The handler of a call; grpc.aio asks."""
-        return self.gate.inside
-
-    def refuses(self, seconds: float) -> Refusal | None:
-        """What a call is refused with that comes so long after the last look; None: it is let in."""
-        if refusal := self.gate.refuses():
-            return refusal
-        if self.pace is None or not self.gate.late or self.began <= self.pace * seconds:
-            return None
-        if self.began * _LEAST < self.taken:
-            return None
-        self.paced = True
-        return self.refusal
-
-    def looked(self, late: bool, waiting: int, seconds: float) -> None:
-        """Lets in fewer calls where they are late, and more where they are not any more, until none is refused."""
-        began, paced = self.began / seconds, self.paced
-        late = late and (self.crowded or self.pace is not None)
-        self.crowded, self.paced, self.taken, self.began = False, False, 0, 0
-        if late and self.gate.late:
-            self.pace = _SLOWER * (began if self.pace is None else min(began, self.pace))
-            self.refusal = self.gate.late(waiting)
-        elif self.pace is not None and waiting <= _MANY:
-            self.pace = max(_FASTER * self.pace, began) if paced else None
+        return self.gate.handler
 
 
 class Acceptor:
@@ -199,6 +161,8 @@ class Acceptor:
         self._looked = 0.0
         self._came = 0
         """How many calls have come since then."""
+        self._late = 0
+        """At how many looks in a row they had waited for too long."""
         self._settling: asyncio.TimerHandle | None = None
         self._crowded = False
         """Whether a crowd has come since it was last counted."""
@@ -263,7 +227,7 @@ class Acceptor:
             self._count(method)
             if not path:
                 self._send(call, _NOT_SERVED)
-            elif refusal := method.refuses(asyncio.get_running_loop().time() - self._looked):
+            elif refusal := method.gate.refusal:
                 self._hold(call, refusal)
             else:
                 self._begin(call, method)
@@ -272,7 +236,6 @@ class Acceptor:
         """Notes that a call came."""
         self._accepted += 1
         self._came += 1
-        method.taken += 1
         if not method.came:
             asyncio.get_running_loop().call_soon(self._turned, method)
         method.came += 1
@@ -287,18 +250,16 @@ class Acceptor:
     def _look_later(self) -> None:
         loop = asyncio.get_running_loop()
         self._looking, self._came, self._looked = loop.call_later(_LOOK_SECONDS, self._look), 0, loop.time()
-        for method in self._methods:
-            method.taken = method.began = 0
 
     def _look(self) -> None:
-        """Finds where calls wait for too long, and where they no longer do."""
+        """Shuts the gates where calls wait for too long in front of them; now and then they are let in all the same."""
         self._looking, waiting = None, self.waiting
-        seconds = asyncio.get_running_loop().time() - self._looked
-        late = is_late(waiting, self._came, seconds)
+        late = is_late(waiting, self._came, asyncio.get_running_loop().time() - self._looked)
+        self._late = (self._late + 1) % _MOST_LATE if late else 0
         for method in self._methods:
-            method.looked(late, waiting, seconds)
-        if any(method.pace is not None for method in self._methods):
-            self._look_later()
+            if method.crowded and self._late and method.gate.too_much and not method.gate.refusal:
+                method.gate.too_much(waiting)
+            method.crowded = False
 
     def _settle(self) -> None:
         """Finds what the core has dropped, so that it does not count as waiting.
@@ -350,16 +311,10 @@ class Acceptor:
     def _begin(self, call: Any, method: _Method) -> None:
         """Serves a call as grpc.aio would."""
         loop = asyncio.get_running_loop()
-        method.began += 1
-        method.gate.let_in += 1
         work = cygrpc._handle_rpc(method.path, method, (), call, loop, False)
         task = loop.create_task(cygrpc._schedule_rpc_coro(work, call, loop, method.path))
         self._calls.add(task)
-        task.add_done_callback(partial(self._ended, method))
-
-    def _ended(self, method: _Method, task: asyncio.Task[None]) -> None:
-        self._calls.discard(task)
-        method.gate.let_in -= 1
+        task.add_done_callback(self._calls.discard)
 
     def _hold(self, call: Any, refusal: Refusal) -> None:
         refusal.on_refused()

@@ -21,7 +21,7 @@ from twinlog.model.errors import InvalidArgument, Overloaded, Unavailable, Unimp
 from twinlog.rpc.context import Context
 from twinlog.rpc.errors import DETAILS_KEY, status_of
 from twinlog.rpc.failures import failure_of
-from twinlog.rpc.gates import Gate, Refusal, refusal_of
+from twinlog.rpc.gates import Gate
 from twinlog.rpc.gone import ClientGone
 from twinlog.rpc.nul import refuse_nul
 from twinlog.rpc.streams import Stream, StreamLimits, Streams, TooManyStreams
@@ -122,7 +122,7 @@ class Boundary:
             else self._unary(method, behavior, gate)
         )
         if self._most_calls < inf and not handler.response_streaming:
-            gate.late = lambda waiting: self._refusal(method, Overloaded(waiting=waiting))
+            gate.too_much = partial(self._too_much, method, gate)
         factory = getattr(grpc, f"{kind}_rpc_method_handler")
         deserializer = handler.request_deserializer if handler.request_streaming else None
         inside = factory(wrapped, deserializer, handler.response_serializer)
@@ -130,8 +130,12 @@ class Boundary:
         self._gates.append((gate, inside))
         return gate
 
-    def _refusal(self, method: str, error: Overloaded) -> Refusal:
-        return refusal_of(status_of(error, self._domain), partial(self._on_refused, method, error.reason))
+    def _too_much(self, method: str, gate: Gate, waiting: int) -> None:
+        self._shut(method, gate, Overloaded(waiting=waiting))
+
+    def _shut(self, method: str, gate: Gate, error: Overloaded) -> None:
+        if not self._holding:
+            gate.shut(status_of(error, self._domain), partial(self._on_refused, method, error.reason))
 
     def end_streams(self) -> None:
         """Ends every response stream: a watcher would hold up the stop for as long as it may."""
@@ -148,7 +152,6 @@ class Boundary:
         self._holding = True
         for gate, handler in self._gates:
             gate.open(handler)  # who is refused comes again, who is held does not
-            gate.late = None
         for _ in range(_MOST_QUIETS):
             before = self._held
             await asyncio.sleep(_QUIET_SECONDS)
@@ -168,7 +171,6 @@ class Boundary:
     def _unary(self, method: str, behavior: Behavior, gate: Gate) -> Any:
         async def call(request: Any, context: Context) -> Any:
             self._calls += 1
-            gate.begun += 1
             try:
                 if self._holding:
                     await self._hold(method)
@@ -181,14 +183,13 @@ class Boundary:
             except asyncio.CancelledError as cancelled:
                 await self._cancelled(method, context, cancelled)
             except Overloaded as error:
-                if not isinstance(error, TooManyCalls) and not self._holding:  # those are refused one by one
-                    gate.shut(self._refusal(method, error), error.admits)
+                if not isinstance(error, TooManyCalls):  # those are refused one by one
+                    self._shut(method, gate, error)
                 await self._failed(method, context, error)
             except Exception as error:
                 await self._failed(method, context, error)
             finally:
                 self._calls -= 1
-                gate.begun -= 1
 
         return call
 
