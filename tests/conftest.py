@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,12 @@ if "POSTGRES_URL" not in os.environ:
 
 # What is imported and collected stays: to search it for cycles again and again takes a tenth of the tests' time.
 gc.disable()
+
+
+for _signal in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    # Ignored in a script's background or under nohup, which every program would inherit that a test ends by it.
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, lambda *_: None)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

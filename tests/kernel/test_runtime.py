@@ -43,13 +43,9 @@ async def end(process: Process) -> tuple[int | None, str, list[dict[str, Any]]]:
     return process.returncode, out.decode(), [json.loads(line) for line in err.splitlines()]
 
 
-# Under nohup, also that of all tests, a hangup is ignored.
-_HANGUP = signal.SIGHUP if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else signal.SIGTERM
-
-
 @pytest.mark.parametrize(
     ("scenario", "signum"),
-    [("serves", signal.SIGTERM), ("serves", _HANGUP), ("starts_for_ever", signal.SIGINT)],
+    [("serves", signal.SIGTERM), ("serves", signal.SIGHUP), ("starts_for_ever", signal.SIGINT)],
 )
 async def test_a_signal_closes_in_order(scenario: str, signum: signal.Signals) -> None:
     async with running(scenario) as process:
