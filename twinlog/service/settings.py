@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
+import textwrap
 from collections.abc import Callable, Mapping
+from functools import cache
+from itertools import pairwise
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -17,7 +22,6 @@ from twinlog.model.forms import WrongForm
 from twinlog.model.forms import shown as in_words
 from twinlog.postgres.urls import address_of, check_url
 from twinlog.service import logging as logs
-from twinlog.service.meanings import meaning
 
 _ADDRESS = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 _HIGHEST_PORT = 65535
@@ -206,3 +210,30 @@ def _complaint(kind: type[BaseSettings], error: Any) -> str:
     what = error["msg"].removeprefix("Value error, ")
     shown = f"={error['input']}" if field is None or field.repr else ""
     return f"{name.upper()}{shown} is wrong: {what[:1].lower()}{what[1:]}{remark}"
+
+
+def meaning(kind: type, field: str) -> str:
+    """The docstring under a field, in the class or in the nearest base that has one; "" where none is found.
+
+    It is read from the source, when it is first asked for: that takes as long as many an import, and a process that
+    starts well shows none.
+    """
+    return next((found[field] for base in kind.__mro__ if field in (found := _docstrings(base))), "")
+
+
+@cache
+def _docstrings(kind: type) -> Mapping[str, str]:
+    """Of the fields of this class alone, by the field's name; empty where its source is missing."""
+    try:
+        source = textwrap.dedent(inspect.getsource(kind))
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    (definition,) = ast.parse(source).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.id: inspect.cleandoc(text)
+        for statement, below in pairwise(definition.body)
+        if isinstance(statement, ast.AnnAssign) and isinstance(field := statement.target, ast.Name)
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+        if isinstance(text := below.value.value, str)
+    }
