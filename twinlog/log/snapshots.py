@@ -290,9 +290,7 @@ class Snapshots(StateCodecs):
                 await self._retrying.bear(self._save_some())
 
     async def _save_some(self) -> None:
-        await self._save(await self._encoded())
-
-    async def _save(self, chosen: Sequence[Snapshot]) -> None:
+        chosen = await self._encoded()
         unfit = [s.stream for s in chosen if s.stream in self._unfit]
         if unfit:
             self._unfit.difference_update(unfit)
