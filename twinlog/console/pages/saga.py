@@ -10,7 +10,6 @@ from typing import Any
 
 from twinlog.console import saga_orders
 from twinlog.console.answers import Answer
-from twinlog.console.kept import Kept
 from twinlog.console.looks import Look, Said
 from twinlog.console.owed import Owed, owed
 from twinlog.console.page import Page, Query, missing, refused
@@ -61,10 +60,6 @@ class SagaPage:
         return [*saga_orders.ORDERS.values()] if self.saga.status in _UNDER_WAY else []
 
 
-_kept = Kept[SagaPage]()
-"""The last of each page that was asked for, while its service is silent."""
-
-
 async def load(services: Services, query: Query) -> SagaPage:
     """One saga. Raises Gone, Unanswered."""
     look = await services.look()
@@ -92,7 +87,7 @@ async def load(services: Services, query: Query) -> SagaPage:
         story,
         datetime.now(UTC),
     )
-    _kept.keep(services, query.path, replace(page, story=story.without_states()))
+    services.keep(query.path, replace(page, story=story.without_states()))
     return page
 
 
@@ -144,7 +139,7 @@ def _owner(look: Look, saga: str) -> Said:
 
 def _without(services: Services, query: Query, said: Said, answer: Answer[Any]) -> SagaPage:
     """The last that is known of a saga whose service does not tell. Raises Gone, Unanswered."""
-    last = _kept.get(services, query.path)
+    last = services.kept(SagaPage, query.path)
     if last is None or not answer.silent:
         saga, saga_id = query.get("saga"), query.get("saga_id")
         raise refused(f"{said.service} has no saga {saga} with the id {saga_id}: {answer.problem}.", answer)

@@ -8,7 +8,6 @@ from typing import Any
 
 from twinlog.console import builds
 from twinlog.console.builds import Builds, builds_of, call
-from twinlog.console.kept import Kept
 from twinlog.console.page import Form, Outcome, Page, Query, missing
 from twinlog.console.pages.views import View, view_of
 from twinlog.console.services import Services
@@ -48,10 +47,6 @@ class Rehearsal:
         return self.comparison is not None and builds.differs(self.comparison)
 
 
-_kept = Kept[Builds]()
-"""The last of each view, while its service is silent."""
-
-
 async def load(services: Services, query: Query) -> ViewPage:
     """One view. Raises Gone, Unanswered."""
     look = await services.look()
@@ -68,9 +63,9 @@ async def load(services: Services, query: Query) -> ViewPage:
     answer = (await builds.listed(services, [service]))[service]
     found = builds_of(answer, name)
     if found is not None:
-        _kept.keep(services, query.path, found)
+        services.keep(query.path, found)
     problem = "" if answer.ok else f"{service} does not tell of its builds: {answer.problem}."
-    shown = found or _kept.get(services, query.path)
+    shown = found or services.kept(Builds, query.path)
     return ViewPage(view_of(look, said, described, shown), said.address, shown, problem)
 
 
