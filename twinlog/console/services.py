@@ -209,6 +209,11 @@ class Services:
         return known and replace(known, service=service)
 
 
+def method_of(request: Any) -> str:
+    """The method that takes requests of a type."""
+    return str(request.DESCRIPTOR.name).removesuffix("Request")
+
+
 class _Channel:
     """A channel that makes each of its callables once, however often a stub is made over it."""
 

@@ -14,7 +14,7 @@ from twinlog.console.looks import Look, Said
 from twinlog.console.owed import Owed, owed
 from twinlog.console.page import Page, Query, missing, refused
 from twinlog.console.saga_diagram import Diagram, diagram
-from twinlog.console.saga_words import State, saga_state, step_state
+from twinlog.console.saga_words import State, saga_state
 from twinlog.console.services import Services, seconds_at_once
 from twinlog.console.story_view import StoryView, view_of
 from twinlog.v1 import inspection_pb2 as inspection
@@ -44,9 +44,6 @@ class SagaPage:
     @property
     def state(self) -> State:
         return saga_state(self.saga.status)
-
-    def step_state(self, step: pb.SagaStep) -> State:
-        return step_state(step.status)
 
     def of_table(self, step: pb.SagaStep) -> inspection.SagaTableStep:
         """A step, as the table says it."""
