@@ -145,6 +145,10 @@ class StreamReader:
 def fold(schema: Schema, at: Entry, events: Sequence[Recorded]) -> Entry | Unreadable:
     """A stream after more of its events."""
     aggregate, state, last = at.aggregate, at.state, None
+    if lacking := _lacking(at.version, events):
+        first = events[0]
+        why = f"it is gone, and later ones are there; `twinlog repair {first.log} --dry-run` says what to do"
+        return Unreadable(at, StreamUnreadable(stream=first.stream, version=lacking, why=why))
     for event in events:
         try:
             state = aggregate.fold(schema.decode(event), state)
@@ -157,6 +161,13 @@ def fold(schema: Schema, at: Entry, events: Sequence[Recorded]) -> Entry | Unrea
             return _unreadable(_after(at, state, last), event, why, shown)
         last = event
     return _after(at, state, last)
+
+
+def _lacking(after: int, events: Sequence[Recorded]) -> int:
+    """The first version that is not among the events after one, as where a row was taken out; 0: none."""
+    if not events or events[-1].version == after + len(events):  # they are in order, each version once
+        return 0
+    return next((n for n, event in enumerate(events, after + 1) if event.version != n), 0)
 
 
 def _after(at: Entry, state: Any, last: Recorded | None) -> Entry:
