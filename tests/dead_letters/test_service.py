@@ -24,7 +24,7 @@ from tests.kernel.edge import rich
 from twinlog.consume.dead_letter_operations import DeadLetterOperations
 from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.dead_letters import Failure
-from twinlog.consume.parked_times import trend
+from twinlog.consume.listed import trend
 from twinlog.rpc import PageTokens, dead_letter_groups, serve
 from twinlog.rpc.dead_letter_service import DeadLetterService
 from twinlog.rpc.health import PROBLEM_KEY

@@ -22,9 +22,9 @@ from tests.waiting import until
 from twinlog import Unavailable
 from twinlog.dev import EmbeddedNats
 from twinlog.jetstream import api as jetstream_api
+from twinlog.jetstream import arrivals
 from twinlog.jetstream import connection as jetstream
 from twinlog.jetstream import delivery as delivery_module
-from twinlog.jetstream import pulls as pulls_module
 from twinlog.jetstream.client import Answers, Outgoing
 from twinlog.log.twin import DeliveryLost, TwinDamaged, TwinMissing, WrongLastSequence
 from twinlog.model.errors import WrongSetting
@@ -322,8 +322,8 @@ async def test_a_delivery_is_lost_with_its_server(
 async def test_pulls_that_expire_are_made_again_and_do_not_pile_up(
     nats: NatsClient, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulls_module, "_AHEAD", 8)
-    monkeypatch.setattr(pulls_module, "_EXPIRES_SECONDS", 0.05)
+    monkeypatch.setattr(arrivals, "_AHEAD", 8)
+    monkeypatch.setattr(arrivals, "_EXPIRES_SECONDS", 0.05)
     patient(monkeypatch, heartbeat_seconds=0.02)
     await twin.create(1)
     position = 0
@@ -342,8 +342,8 @@ async def test_pulls_that_expire_are_made_again_and_do_not_pile_up(
 async def test_a_slow_reader_is_not_sent_more_than_it_asked_for(
     nats: NatsClient, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulls_module, "_AHEAD", 10)
-    monkeypatch.setattr(pulls_module, "_EXPIRES_SECONDS", 0.1)
+    monkeypatch.setattr(arrivals, "_AHEAD", 10)
+    monkeypatch.setattr(arrivals, "_EXPIRES_SECONDS", 0.1)
     patient(monkeypatch, heartbeat_seconds=0.04)
     pulls: list[Msg] = []
     await nats.subscribe(f"$JS.API.CONSUMER.MSG.NEXT.{twin.name}.*", cb=_into(pulls))

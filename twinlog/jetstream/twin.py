@@ -25,7 +25,6 @@ from twinlog.jetstream.continuity import PREDECESSORS
 from twinlog.jetstream.delivery import JetStreamDelivery
 from twinlog.jetstream.hints import Hints
 from twinlog.jetstream.meaning import unavailable
-from twinlog.jetstream.ownership import INSTALLATION, labels, metadata_of, refuse_foreign
 from twinlog.jetstream.weighing import Weighing
 from twinlog.log.installation import Identity, named
 from twinlog.log.predecessors import PredecessorIndex
@@ -97,8 +96,8 @@ class JetStreamTwin:
 
     async def state(self) -> TwinState:
         info = await api.stream_info(self._client, self.name)
-        refuse_foreign(info, self._identity)
-        labelled = labels(self._identity).items() <= metadata_of(info).items()
+        api.refuse_foreign(info, self._identity)
+        labelled = api.labels(self._identity).items() <= api.metadata_of(info).items()
         for_these = info["config"].get("subjects") == self._subjects
         self._claimed = (
             labelled and for_these and self._missing_replicas(info) <= 0 and not info["config"].get("no_ack")
@@ -123,7 +122,7 @@ class JetStreamTwin:
             num_replicas=self._replicas,
             allow_direct=True,
             first_seq=first,
-            metadata=labels(self._identity) or None,
+            metadata=api.labels(self._identity) or None,
         )
         try:
             await self._manager.add_stream(config)
@@ -135,12 +134,14 @@ class JetStreamTwin:
         if self._claimed:
             return
         info = await api.stream_info(self._client, self.name)
-        refuse_foreign(info, self._identity)
-        config = {**info["config"], "metadata": {**metadata_of(info), **labels(self._identity)}}
+        api.refuse_foreign(info, self._identity)
+        config = {**info["config"], "metadata": {**api.metadata_of(info), **api.labels(self._identity)}}
         # Without an answer to what is published, each batch would be waited for in vain, and under other subjects it
         # would not be stored. To make the stream anew would put at risk what only it has.
         config |= {"no_ack": False, "subjects": self._subjects}
-        if INSTALLATION not in metadata_of(info):  # of an earlier release; later an operator's choice is kept
+        if api.INSTALLATION not in api.metadata_of(
+            info
+        ):  # of an earlier release; later an operator's choice is kept
             config["compression"] = self._compression.value
         # A user without the right to do either can do everything else.
         try:

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from twinlog.consume.listed import Listed
-from twinlog.consume.parked_times import trend
+from twinlog.consume.listed import Listed, trend
 from twinlog.model.times import timestamp
 from twinlog.v1 import dead_letter_service_pb2 as pb
 
