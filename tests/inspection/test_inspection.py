@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, cast
 
@@ -14,10 +15,11 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.wrappers_pb2 import StringValue
 
 import twinlog
 from tests.inspection.conftest import customer, inspection, order
-from tests.kernel.batches import grow
+from tests.kernel.batches import append, batch, counter, grow, new_event
 from tests.kernel.edge import rich
 from tests.memory_shop import MemoryShop
 from tests.virtual_time import in_virtual_time
@@ -25,12 +27,14 @@ from tests.waiting import until
 from twinlog import Recorded, Schema
 from twinlog.log import scan
 from twinlog.model.messages import as_object
-from twinlog.rpc import inspection_service
+from twinlog.rpc import inspection_service, serve
 from twinlog.rpc.context import Context
 from twinlog.rpc.inspection import Inspected, Patience
 from twinlog.rpc.inspection_service import InspectionService
+from twinlog.rpc.registrations import registrations
 from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.v1 import inspection_pb2 as pb
+from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
 
 async def read(stub: Any, **request: Any) -> tuple[list[pb.LoggedEvent], pb.ReadLogResponse]:
@@ -216,6 +220,22 @@ async def test_what_comes_is_followed(shop: MemoryShop) -> None:
         async with asyncio.timeout(60):
             assert (await call.read()).event.stream == f"order/{order_id}"
         call.cancel()
+
+
+async def test_a_stream_of_large_events_shows_as_many_as_fit() -> None:
+    log = MemoryLog("log")
+    for version in range(1, 61):
+        event = new_event(counter(), version, StringValue(value="x" * 100_000))
+        await append(log, replace(batch((counter(), version - 1, 1)), events=[event]))
+    inspected = Inspected("service", log, MemoryTwin("log"), Schema(), datetime.now(UTC))
+    async with (
+        serve([*registrations(InspectionService(inspected))], domain="shop") as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        shown = await InspectionServiceStub(channel).GetStream(pb.GetStreamRequest(stream="counter/a"))
+    assert [event.version for event in shown.events] == [*range(61 - len(shown.events), 61)]
+    assert len(shown.events) == 14
+    assert shown.version == 60
 
 
 @in_virtual_time

@@ -36,6 +36,8 @@ from twinlog.v1.inspection_pb2_grpc import InspectionServiceServicer
 _LIMIT, _MOST_EVENTS = 1_000, 10_000
 _NEWEST, _MOST_NEWEST = 100, 1_000
 _MOST_CHANGES = 1_000
+_MOST_BYTES = 1_500_000
+"""Of events in one message: gRPC's clients take 4 MiB."""
 _MOST_SECONDS = 5.0
 """How long a call without a deadline waits for the process's servers."""
 _LOOK_EVERY_SECONDS = 0.25
@@ -133,7 +135,8 @@ class InspectionService(InspectionServiceServicer):
         if not slice.events:
             raise StreamNotFound(log=self._log.name, stream=str(stream))
         response.version = version
-        response.events.extend(map(self._logged, slice.events))
+        response.events.extend(self._newest(slice.events))
+        events = slice.events[-len(response.events) :]
         _show(found, request, response)
         await asyncio.sleep(0)
         try:
@@ -141,7 +144,7 @@ class InspectionService(InspectionServiceServicer):
                 await self._compare(stream, since, found, until, response)
             if request.with_states and not response.folded:
                 whole = not request.changes_only
-                for step in await self._states(stream, slice.events, until, whole=whole):
+                for step in await self._states(stream, events, until, whole=whole):
                     response.states.append(step)  # copied, as is all of it once more when it is sent
                     await asyncio.sleep(0)
         except StillFolding as still:
@@ -158,6 +161,17 @@ class InspectionService(InspectionServiceServicer):
         limit = _bounded(checks, "limit", request.limit, _LIMIT, _MOST_EVENTS)
         async for response in correlated_events(self._log, request, limit, checks, self._logged):
             yield response
+
+    def _newest(self, events: Sequence[Recorded]) -> Sequence[pb.LoggedEvent]:
+        """As many of the newest events as fit into a message beside the rest, and one at least."""
+        found: list[pb.LoggedEvent] = []
+        left = _MOST_BYTES
+        for event in reversed(events):
+            left -= (one := self._logged(event)).ByteSize()
+            if found and left < 0:
+                break
+            found.append(one)
+        return found[::-1]
 
     async def _upto(self, stream: StreamId, request: pb.GetStreamRequest) -> int:
         """The version that is asked for; of now, the largest number. Raises StreamNotFound and StreamNotBegun."""
