@@ -63,7 +63,8 @@ class Group:
         """Takes in those with one wording of the error."""
         self.count += group.count
         self.behind += group.behind
-        self.errors = sorted([*self.errors, (group.error, group.count)], key=lambda pair: -pair[1])
+        error = group.error or "others, of more texts than are told"
+        self.errors = sorted([*self.errors, (error, group.count)], key=lambda pair: -pair[1])
         self.trend = [a + b for a, b in zip(self.trend or [0] * len(group.trend), group.trend, strict=True)]
         if group.oldest_parked_at.seconds:
             oldest, newest = group.oldest_parked_at, group.newest_parked_at
@@ -166,10 +167,7 @@ async def replay(
     services: Services, owners: Sequence[str], request: pb.ReplayDeadLettersRequest, seconds: float
 ) -> dict[str, Answer[list[pb.ReplayDeadLettersResponse]]]:
     """What became of a replay, by service; it ends after ``seconds``."""
-    answers = await asyncio.gather(
-        *(services.collect(each, _method("ReplayDeadLetters"), request, seconds=seconds) for each in owners)
-    )
-    return dict(zip(owners, answers, strict=True))
+    return await services.collect_all(_method("ReplayDeadLetters"), request, services=owners, seconds=seconds)
 
 
 async def discard(

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from markupsafe import Markup, escape
 from twinlog.console.lanes import anchor, cut_end
 from twinlog.console.rates import rate
 from twinlog.console.reading import moment_in
+from twinlog.console.saga_words import saga_state, step_state
 from twinlog.model.messages import as_object
 
 HERE = Path(__file__).parent
@@ -75,7 +76,9 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
         "line": line,
         "moment": partial(_time, kind="at"),
         "rate": rate,
+        "saga_state": saga_state,
         "short": short,
+        "step_state": step_state,
         "text": text,
         "until": partial(_time, kind="until"),
     }
@@ -106,13 +109,15 @@ STYLES = "console.css"
 
 
 @cache
+def _contents() -> Mapping[str, bytes]:
+    files = {path.name: path.read_bytes() for path in sorted(STATIC.iterdir()) if path.is_file()}
+    pages = [held for name, held in files.items() if name.endswith(".css") and name != STYLES]
+    return {**files, STYLES: b"\n".join((files[STYLES], *pages))}
+
+
 def content(name: str) -> bytes | None:
     """A file of the console, or None; its styles come with those of its pages."""
-    if name == STYLES:
-        pages = sorted(each for each in STATIC.glob("*.css") if each.name != STYLES)
-        return b"\n".join(each.read_bytes() for each in (STATIC / STYLES, *pages))
-    path = STATIC / name
-    return path.read_bytes() if path.parent == STATIC and path.is_file() else None
+    return _contents().get(name)
 
 
 @cache
