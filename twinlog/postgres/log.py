@@ -57,7 +57,7 @@ async def open_log(
     """The log of that name in a database of a server; both are created if they are missing.
 
     ``packages``: packages whose migrations are applied besides the log's own. ``size``: the most connections.
-    ``admit``: see :func:`~twinlog.postgres.database.ensure_database`.
+    ``admit``: see :func:`~twinlog.postgres.database.connect_to_database`.
     """
     connections = Connections()
     async with open_database(
