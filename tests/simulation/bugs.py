@@ -25,8 +25,8 @@ from twinlog.consume.dead_letters import Failure
 from twinlog.consume.filling import Filling
 from twinlog.consume.view_builds import ViewBuilds
 from twinlog.log import cuts, lineage, relay
-from twinlog.log.expiring_lease import LeaseRow
 from twinlog.log.group_commit import GroupCommit
+from twinlog.log.lease import LeaseRow
 from twinlog.log.lineage import Common
 from twinlog.log.ports import CheckpointAdvance, LogSession
 from twinlog.log.states import StateCache

@@ -55,6 +55,15 @@ class KnowsHead(Protocol):
         ...
 
 
+@runtime_checkable
+class TrimmedLog(Protocol):
+    """A log that knows how far its stream is trimmed: what comes before is archived, and every consumer handled it."""
+
+    async def trimmed(self) -> int:
+        """The position up to which the stream is trimmed; 0: it has every event."""
+        ...
+
+
 class Lineage:
     """What this process knows of the history of its service's log."""
 
@@ -167,6 +176,11 @@ async def refuse_astray(log: Log) -> None:
     """Raises HeadAstray where the log does not end where it says: what was appended would lie on or beyond a gap."""
     if isinstance(log, KnowsHead) and (astray := await log.head_astray()):
         raise astray
+
+
+async def trimmed(log: Log) -> int:
+    """How far the stream of a log is trimmed; 0 where that is not known."""
+    return max(await log.trimmed(), 0) if isinstance(log, TrimmedLog) else 0
 
 
 async def compare(log: Log, twin: Twin, state: TwinState) -> Common:

@@ -151,8 +151,6 @@ class PlacedConnection(asyncpg.Connection):
 
     async def go_to(self, path: str) -> None:
         """Has names looked up in these schemas first; empty: as the session began."""
-        if path == self.path:
-            return
         self._own_path = self._own_path or str(await self.fetchval("SHOW search_path"))
         await self.execute(f"SET search_path TO {path + ', ' if path else ''}{self._own_path}")
         self.path = path

@@ -1,4 +1,4 @@
-"""What the programs of a log have declared, in the log's database."""
+"""What the programs of a log have declared, and the tables of its sagas, in the log's database."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import Collection, Mapping, Sequence
 import asyncpg
 
 from twinlog.log.declarations import Held, Kept
+from twinlog.log.saga_tables import KeptTable, LiveInstance
 from twinlog.log.view_build import Build
 from twinlog.model.stored_forms import Form, Named
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, fetch, on_connection
 from twinlog.postgres.named_queries import QUERIES
+from twinlog.v1.saga_pb2 import SagaStarted
 
 _SCAN_SECONDS = 3_600
 """How long a start may look through the log, which it does only where a declaration has changed."""
@@ -56,8 +58,31 @@ class PostgresDeclarations:
         return _by_table(await fetch(self._pool, QUERIES["columns_of_tables"]))
 
 
+class PostgresSagaTables:
+    """The tables of one database."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def keep(self, saga: str, tables: Mapping[int, KeptTable]) -> Mapping[int, KeptTable]:
+        if tables:
+            shapes = [json.dumps(kept.shape) for kept in tables.values()]
+            prints = [kept.fingerprint for kept in tables.values()]
+            await fetch(self._pool, QUERIES["keep_saga_tables"], saga, list(tables), shapes, prints)
+        rows = await fetch(self._pool, QUERIES["saga_tables"], saga)
+        return {row[0]: KeptTable(*row[1:]) for row in rows}
+
+    async def retire(self, saga: str, versions: Sequence[int]) -> None:
+        if versions:
+            await fetch(self._pool, QUERIES["retire_saga_tables"], saga, list(versions))
+
+    async def live_instances(self, aggregate: str) -> Sequence[LiveInstance]:
+        rows = await fetch(self._pool, QUERIES["live_sagas"], aggregate)
+        return [LiveInstance(row[0], SagaStarted.FromString(row[1]).version) for row in rows]
+
+
 async def columns_in(connection: asyncpg.Connection) -> Mapping[str, Mapping[str, str]]:
-    """The same, as the caller's transaction sees them."""
+    """By table, the types of its columns, as the caller's transaction sees them."""
     return _by_table(await connection.fetch(QUERIES["columns_of_tables"]))
 
 

@@ -1,4 +1,7 @@
-"""The keys of persons in Postgres, in their own database: so logs can be copied without them."""
+"""The keys of persons in Postgres, in their own database: so logs can be copied without them.
+
+Beside each log is noted who is erased.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from twinlog.postgres.connection import (
     until_available,
 )
 from twinlog.postgres.database import ensure_database
-from twinlog.postgres.named_queries import load_queries
+from twinlog.postgres.named_queries import QUERIES, load_queries
 
 PACKAGE = "twinlog.postgres.keys_sql"
 _QUERIES = load_queries(PACKAGE)
@@ -158,3 +161,16 @@ class LateKeys(PostgresKeys):
             except ConfigurationError as error:  # what somebody has to mend, who is told by every refusal
                 self._why = str(error)
                 await asyncio.sleep(_AGAIN_SECONDS)
+
+
+class PostgresErasures:
+    """Who is erased, as it is noted beside one log."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def note(self, subjects: Collection[str]) -> None:
+        await fetch(self._pool, QUERIES["note_erased"], [*subjects])
+
+    async def noted(self) -> Collection[str]:
+        return [row[0] for row in await fetch(self._pool, QUERIES["erased"])]
