@@ -166,10 +166,9 @@ class Projection:
         decoded = prepared[1] if prepared and prepared[0] is events else self._decode(events)
         events_of = {view: keyed(view, decoded) for view in self.kept}
         await self._fetch(events_of)
-        committed = await self._commit(events_of, advance, progress)
-        if isinstance(committed, Conflict):
+        changes = await self._commit(events_of, advance, progress)
+        if isinstance(changes, Conflict):
             raise DeadLettersChanged(consumer=self.name)
-        changes = committed
         self._remember(changes)
         self._on_commit(self.name, advance.upto, changes)
         return advance.upto
