@@ -63,7 +63,8 @@ class Group:
         """Takes in those with one wording of the error."""
         self.count += group.count
         self.behind += group.behind
-        self.errors = sorted([*self.errors, (group.error, group.count)], key=lambda pair: -pair[1])
+        error = group.error or "others, of more texts than are told"
+        self.errors = sorted([*self.errors, (error, group.count)], key=lambda pair: -pair[1])
         self.trend = [a + b for a, b in zip(self.trend or [0] * len(group.trend), group.trend, strict=True)]
         if group.oldest_parked_at.seconds:
             oldest, newest = group.oldest_parked_at, group.newest_parked_at

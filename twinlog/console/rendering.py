@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -106,13 +106,15 @@ STYLES = "console.css"
 
 
 @cache
+def _contents() -> Mapping[str, bytes]:
+    files = {path.name: path.read_bytes() for path in sorted(STATIC.iterdir()) if path.is_file()}
+    pages = [held for name, held in files.items() if name.endswith(".css") and name != STYLES]
+    return {**files, STYLES: b"\n".join((files[STYLES], *pages))}
+
+
 def content(name: str) -> bytes | None:
     """A file of the console, or None; its styles come with those of its pages."""
-    if name == STYLES:
-        pages = sorted(each for each in STATIC.glob("*.css") if each.name != STYLES)
-        return b"\n".join(each.read_bytes() for each in (STATIC / STYLES, *pages))
-    path = STATIC / name
-    return path.read_bytes() if path.parent == STATIC and path.is_file() else None
+    return _contents().get(name)
 
 
 @cache

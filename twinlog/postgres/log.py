@@ -45,7 +45,8 @@ from twinlog.postgres.loading import REFUSED, load, recorded, slices
 from twinlog.postgres.named_queries import QUERIES
 from twinlog.postgres.past import PostgresPast
 
-_POSITIONS = "events_pkey"
+_BEYOND_THE_HEAD = ("events_pkey", "chain_pkey")
+"""Violated where there are events, or links, beyond the head: it was set back."""
 _PAGE = 2_000
 
 
@@ -75,9 +76,13 @@ async def open_log(
 
 async def head_astray(fetch: Fetch, log: str) -> HeadAstray | None:
     """That the head of a log is not at its last event; None: it is."""
-    for database, position, ends in await fetch(QUERIES["head_astray"]):
-        has = f"it says {position}" if position is not None else "it is empty"
-        return HeadAstray(log=log, why=f"{has}, and the last event is {ends}", database=database)
+    for database, position, ends, noted, links in await fetch(QUERIES["head_astray"]):
+        if position == ends:
+            why = f"it says that the chain has {noted} links, and it has {links}"
+        else:
+            has = f"it says {position}" if position is not None else "it is empty"
+            why = f"{has}, and the last event is {ends}"
+        return HeadAstray(log=log, why=why, database=database)
     return None
 
 
@@ -324,8 +329,8 @@ async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
     try:
         return await (_append_all if batch.statements else _append)(connection, batch)
     except REFUSED as error:
-        if isinstance(error, asyncpg.UniqueViolationError) and error.constraint_name == _POSITIONS:
-            return Conflict(forked=True)  # there are events beyond the head: it was set back
+        if isinstance(error, asyncpg.UniqueViolationError) and error.constraint_name in _BEYOND_THE_HEAD:
+            return Conflict(forked=True)
         refuse_batch(batch)
         raise
 
@@ -346,7 +351,7 @@ async def _append(connection: Connection, batch: Batch) -> Appended | Conflict:
     try:
         row = await connection.fetchrow(QUERIES["append"], batch.recorded_at, *rows, *tip, *proof)
     except asyncpg.PostgresError as error:
-        if error.constraint_name != _POSITIONS and (added := refused(error)):
+        if error.constraint_name not in _BEYOND_THE_HEAD and (added := refused(error)):
             refuse_batch(batch)
             raise added from error
         raise
