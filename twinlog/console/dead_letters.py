@@ -167,10 +167,7 @@ async def replay(
     services: Services, owners: Sequence[str], request: pb.ReplayDeadLettersRequest, seconds: float
 ) -> dict[str, Answer[list[pb.ReplayDeadLettersResponse]]]:
     """What became of a replay, by service; it ends after ``seconds``."""
-    answers = await asyncio.gather(
-        *(services.collect(each, _method("ReplayDeadLetters"), request, seconds=seconds) for each in owners)
-    )
-    return dict(zip(owners, answers, strict=True))
+    return await services.collect_all(_method("ReplayDeadLetters"), request, services=owners, seconds=seconds)
 
 
 async def discard(

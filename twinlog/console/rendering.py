@@ -25,6 +25,7 @@ from markupsafe import Markup, escape
 from twinlog.console.lanes import anchor, cut_end
 from twinlog.console.rates import rate
 from twinlog.console.reading import moment_in
+from twinlog.console.saga_words import saga_state, step_state
 from twinlog.model.messages import as_object
 
 HERE = Path(__file__).parent
@@ -75,7 +76,9 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
         "line": line,
         "moment": partial(_time, kind="at"),
         "rate": rate,
+        "saga_state": saga_state,
         "short": short,
+        "step_state": step_state,
         "text": text,
         "until": partial(_time, kind="until"),
     }

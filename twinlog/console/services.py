@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -86,16 +86,23 @@ class Services:
         self.addresses = addresses
         """host:port by name, in the order in which they are shown."""
         self.looking = Looking(addresses, self.ask)
-        self.kept: OrderedDict[Any, Any] = OrderedDict()
-        """What pages keep from one load to the next, to ask for less; losing it costs only time."""
+        self._kept: defaultdict[type, OrderedDict[Any, Any]] = defaultdict(OrderedDict)
         self._channels = channels
 
     def keep(self, key: Any, value: Any) -> None:
-        """Keeps a value, and forgets the one that was kept first where there are many."""
-        self.kept[key] = value
-        self.kept.move_to_end(key)
-        while len(self.kept) > _MOST_KEPT:
-            self.kept.popitem(last=False)
+        """Keeps a value from one load of a page to the next: to ask for less, or to show while a service is silent.
+
+        Of many with one type, the one that was kept first is forgotten.
+        """
+        kept = self._kept[type(value)]
+        kept[key] = value
+        kept.move_to_end(key)
+        while len(kept) > _MOST_KEPT:
+            kept.popitem(last=False)
+
+    def kept(self, kind: type[T], key: Any) -> T | None:
+        """The value of this type that was kept last; None: there is none."""
+        return self._kept[kind].get(key)
 
     @property
     def names(self) -> list[str]:
@@ -117,7 +124,7 @@ class Services:
         """The answer to one call, such as ``ask("orders", lambda c: InspectionServiceStub(c).Describe, request)``."""
 
         async def call(seconds: float) -> T:
-            return await method(self.channel(service))(request, timeout=seconds)
+            return await method(self._channels[service])(request, timeout=seconds)
 
         return await self._answered(service, call, seconds)
 
@@ -145,12 +152,24 @@ class Services:
         """All responses of a call that answers with a stream and ends it."""
 
         async def call(seconds: float) -> list[T]:
-            return [each async for each in method(self.channel(service))(request, timeout=seconds)]
+            return [each async for each in method(self._channels[service])(request, timeout=seconds)]
 
         return await self._answered(service, call, seconds)
 
-    def channel(self, service: str) -> grpc.aio.Channel:
-        return self._channels[service]
+    async def collect_all(
+        self,
+        method: Callable[[grpc.aio.Channel], Callable[..., AsyncIterator[T]]],
+        request: Any,
+        *,
+        services: Iterable[str],
+        seconds: float = DEADLINE_SECONDS,
+    ) -> dict[str, Answer[list[T]]]:
+        """The same of several services, by name."""
+        asked = [*services]
+        answers = await asyncio.gather(
+            *(self.collect(each, method, request, seconds=seconds) for each in asked)
+        )
+        return dict(zip(asked, answers, strict=True))
 
     async def _answered(
         self, service: str, call: Callable[[float], Awaitable[T]], seconds: float
@@ -188,6 +207,11 @@ class Services:
         if known is None and service in (_late.get() or ()):
             return Answer(service, None, Why.SLOW, _NOT_YET, "DEADLINE_EXCEEDED")
         return known and replace(known, service=service)
+
+
+def method_of(request: Any) -> str:
+    """The method that takes requests of a type."""
+    return str(request.DESCRIPTOR.name).removesuffix("Request")
 
 
 class _Channel:

@@ -242,10 +242,9 @@ def event_in(stream: str, sequence: int, subject: str, data: bytes) -> Recorded:
 
 def not_its_event(stream: str, sequence: int) -> TwinDamaged:
     """That a message of a stream is not the event that it should be."""
-    return TwinDamaged(
-        stream=stream,
-        damage=f"its message {sequence} is not event {sequence} of the log",
-        remedy=f"`twinlog repair {stream}` compares the stream with its log, puts back into the log what only the "
-        f"stream has, and then has the stream made again. Never delete the stream by hand: it may hold the only copy "
-        f"of an event.",
+    damage = f"its message {sequence} is not event {sequence} of the log"
+    remedy = (
+        f"`twinlog repair {stream}` compares the stream with its log, puts back into the log what only the stream has, "
+        f"and then has the stream made again. Never delete the stream by hand: it may hold the only copy of an event."
     )
+    return TwinDamaged(stream=stream, damage=damage, remedy=remedy)

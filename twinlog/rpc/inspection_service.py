@@ -16,7 +16,6 @@ from twinlog.log.streams import beginning
 from twinlog.log.time_travel import StillFolding, TimeTravel
 from twinlog.log.transaction import Entry
 from twinlog.log.unreadable import Unreadable
-from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import NotFound
 from twinlog.model.event import Recorded, StreamId
 from twinlog.model.schema import Schema
@@ -189,14 +188,11 @@ class InspectionService(InspectionServiceServicer):
         told, response.more_changes = await asyncio.to_thread(compare) if large else compare()
         response.changes.extend(told)
 
-    def _aggregate(self, stream: StreamId) -> AnyAggregate | None:
-        return next((each for each in self._inspected.aggregates if each.name == stream.type), None)
-
     async def _states(
         self, stream: StreamId, events: Sequence[Recorded], until: float | None, *, whole: bool
     ) -> Sequence[pb.StreamState]:
         """What each of the events changed, and came to; none where that cannot be shown."""
-        if (aggregate := self._aggregate(stream)) is None:
+        if (aggregate := self._inspected.aggregate(stream.type)) is None:
             return []
         version = events[0].version - 1
         before = beginning(aggregate)
@@ -212,7 +208,7 @@ class InspectionService(InspectionServiceServicer):
 
     async def _state(self, stream: StreamId, upto: int, until: float | None) -> tuple[int, Entry | str]:
         """The version of a stream and what it comes to, or why that is not known. Raises StillFolding."""
-        aggregate = self._aggregate(stream)
+        aggregate = self._inspected.aggregate(stream.type)
         if aggregate is None:
             why = f"aggregate {stream.type} is not among those that this service declares"
             return await self._version(stream, upto), why
