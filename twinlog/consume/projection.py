@@ -17,9 +17,15 @@ from google.protobuf.message import Message
 from twinlog.consume.consumer import Progress
 from twinlog.consume.dead_letters import DeadLettersChanged
 from twinlog.log.ports import CheckpointAdvance, Conflict
-from twinlog.log.view_build import Build, consumer_of
 from twinlog.log.view_builds import RebuildableStore, home_version
-from twinlog.log.view_store import CheckedViewStore, NotingViewStore, SharedViewStore, ViewStore
+from twinlog.log.view_store import (
+    Build,
+    CheckedViewStore,
+    NotingViewStore,
+    SharedViewStore,
+    ViewStore,
+    consumer_of,
+)
 from twinlog.model.event import Recorded
 from twinlog.model.forms import NAME, Form, Forms, one, refuse_other, several
 from twinlog.model.functions import not_plain

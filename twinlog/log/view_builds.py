@@ -14,8 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, Self, runtime_checkable
 
-from twinlog.log.view_build import Build
-from twinlog.log.view_store import SharedViewStore
+from twinlog.log.view_store import Build, SharedViewStore
 from twinlog.model.errors import FailedPrecondition
 from twinlog.model.row_changes import Crossing
 from twinlog.model.view import AnyView

@@ -9,7 +9,7 @@ import asyncpg
 
 from twinlog.log.declarations import Held, Kept
 from twinlog.log.saga_tables import KeptTable, LiveInstance
-from twinlog.log.view_build import Build
+from twinlog.log.view_store import Build
 from twinlog.model.stored_forms import Form, Named
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, fetch, on_connection

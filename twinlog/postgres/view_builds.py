@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from twinlog.log.view_build import Build
 from twinlog.log.view_builds import (
     KEPT_SECONDS,
     BuildGone,
@@ -18,6 +17,7 @@ from twinlog.log.view_builds import (
     Rows,
     SetAsideMeanwhile,
 )
+from twinlog.log.view_store import Build
 from twinlog.model.row_changes import Before, Crossing, Mark, Marks
 from twinlog.model.view import AnyView
 from twinlog.postgres.codecs import Connection
