@@ -28,9 +28,9 @@ from twinlog import (
 from twinlog.log import group_commit, unreadable
 from twinlog.log.lineage import Lineage
 from twinlog.log.ports import ReadRequest, StreamSlice
-from twinlog.log.requests import Request
 from twinlog.log.snapshots import EVERY
 from twinlog.log.twin import EventTooLarge
+from twinlog.log.units import Request
 from twinlog.model.errors import PartlyUnavailable, StreamUnreadable, UpcasterFailed
 from twinlog.testing import START, MemoryLog, MemoryTwin
 from twinlog.testing.internals import AnyAggregate, CheckpointAdvance, RandomIds, SystemClock

@@ -55,9 +55,9 @@ class StreamReader:
         """
         if not entries:
             return []
-        schema_of = self._codecs.schema if snapshots else _no_schema
+        schema_of = self._codecs.schema
         wanted = [
-            ReadRequest(stream, at.version, schema_of(at.aggregate), to_fold=True)
+            ReadRequest(stream, at.version, schema_of(at.aggregate) if snapshots else "", to_fold=True)
             for stream, at in entries.items()
         ]
         found: list[Found] = []
@@ -178,10 +178,6 @@ def _after(at: Entry, state: Any, last: Recorded | None) -> Entry:
 def beginning(aggregate: AnyAggregate) -> Entry:
     """A stream of which nothing is known."""
     return Entry(aggregate, aggregate.initial, 0, 0, 0)
-
-
-def _no_schema(_aggregate: AnyAggregate) -> str:
-    return ""
 
 
 def _named(error: BaseException) -> str:
