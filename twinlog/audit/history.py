@@ -161,7 +161,8 @@ class HistoryAudit:
 
         A timer of version 0 was left by a repair: the service looks at its stream next, whatever is due there.
         """
-        found = {timer.stream: timer for timer in timers if not self._is_unreadable(timer.stream)}
+        unreadable = {*self.unreadable()}
+        found = {timer.stream: timer for timer in timers if timer.stream not in unreadable}
         repaired = {timer.stream for timer in timers if not timer.version}
         for stream, due in self.due.items():
             timer = found.pop(stream, None)
@@ -238,9 +239,6 @@ class HistoryAudit:
             f"a backup of {self._database}"
         )
         findings.add(check, says, ids=[str(event.stream)], events=[event.address], remedy=remedy)
-
-    def _is_unreadable(self, stream: StreamId) -> bool:
-        return stream in self.heads and self.heads[stream].unreadable
 
     def _decode(self, event: Recorded, head: Head, findings: Findings) -> Sequence[Message]:
         try:

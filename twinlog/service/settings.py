@@ -40,10 +40,6 @@ def checked_address(value: str) -> str:
     return value
 
 
-def _optional_address(value: str) -> str:
-    return checked_address(value) if value else value
-
-
 def _text(pattern: re.Pattern[str], meaning: str) -> AfterValidator:
     def check(value: str) -> str:
         if not pattern.fullmatch(value):
@@ -53,8 +49,8 @@ def _text(pattern: re.Pattern[str], meaning: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _url(check: Callable[[str], object]) -> AfterValidator:
-    """``check`` raises ValueError, without showing the URL."""
+def _passed_by(check: Callable[[str], object]) -> AfterValidator:
+    """``check`` raises ValueError, without showing the value."""
 
     def checked(value: str) -> str:
         check(value)
@@ -75,16 +71,16 @@ def services_in(text: str) -> Mapping[str, str]:
 
 Address = Annotated[str, AfterValidator(checked_address)]
 """A setting that says where to serve, as host:port, such as 127.0.0.1:50051 or [::1]:50051."""
-OptionalAddress = Annotated[str, AfterValidator(_optional_address)]
+OptionalAddress = Annotated[str, _passed_by(lambda address: address and checked_address(address))]
 """The same, or empty."""
-PostgresUrl = Annotated[str, _url(check_url), Field(repr=False)]
+PostgresUrl = Annotated[str, _passed_by(check_url), Field(repr=False)]
 """Never shown, since it may hold a password."""
-NatsUrl = Annotated[str, _url(servers), Field(repr=False)]
+NatsUrl = Annotated[str, _passed_by(servers), Field(repr=False)]
 """Never shown, since it may hold a password."""
 
-OptionalPostgresUrl = Annotated[str, _url(lambda url: url and check_url(url)), Field(repr=False)]
+OptionalPostgresUrl = Annotated[str, _passed_by(lambda url: url and check_url(url)), Field(repr=False)]
 """The same, or empty."""
-WrappingKeys = Annotated[str, _url(wrapping_keys), Field(repr=False)]
+WrappingKeys = Annotated[str, _passed_by(wrapping_keys), Field(repr=False)]
 """Never shown: they are keys."""
 
 Namespace = Annotated[
@@ -110,7 +106,7 @@ Installation = Annotated[
 """What services that work together are called."""
 
 
-Services = Annotated[str, _url(services_in)]
+Services = Annotated[str, _passed_by(services_in)]
 """Where services serve, as name=host:port with commas."""
 
 

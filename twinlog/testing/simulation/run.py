@@ -127,7 +127,10 @@ class Run:
             except Exception as error:  # also what the domain's invariants raise, at a commit
                 self.fail(error)
         steps, seconds = self.loop.steps, self.loop.time()
-        result = Result(self._failed(), [*self._lines()], steps, seconds, len(self._plan.calls))
+        trace = [*self._lines()]
+        failed = self._failure
+        failure = None if failed is None else Failure(*broken(failed), trace)
+        result = Result(failure, trace, steps, seconds, len(self._plan.calls))
         self._let_go()
         return result
 
@@ -177,7 +180,8 @@ class Run:
                 client = self._processes[fault.target].client
                 client.doomed_after = client.trips + fault.size
             case "freeze":
-                self._freeze(self._processes[fault.target].life, fault.seconds)
+                self._processes[fault.target].life.frozen_until = self.loop.time() + fault.seconds
+                self.later(fault.seconds * 0.5, self.leases.look)
             case "skew":
                 process = self._processes[fault.target]
                 process.skew = process.clock.skew = float(fault.size)
@@ -197,10 +201,6 @@ class Run:
             case _:
                 self.weather.begin(fault)
                 self.leases.look()
-
-    def _freeze(self, life: Life, seconds: float) -> None:
-        life.frozen_until = self.loop.time() + seconds
-        self.later(seconds * 0.5, self.leases.look)
 
     def _kill(self, process: Process) -> None:
         if process.life.alive:
@@ -292,11 +292,6 @@ class Run:
             do()
         except Exception as error:
             self.fail(error)
-
-    def _failed(self) -> Failure | None:
-        if self._failure is None:
-            return None
-        return Failure(*broken(self._failure), [*self._lines()])
 
     def _lines(self) -> Iterator[str]:
         for at, who, what in self._trace:
