@@ -143,7 +143,7 @@ def tokens_in(page: str) -> Mapping[str, str]:
     """The tokens by service; none where the text has none, or is nonsense."""
     try:
         tokens = json.loads(urlsafe_b64decode(page.encode())) if page else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return {str(name): str(token) for name, token in tokens.items()} if isinstance(tokens, dict) else {}
 
