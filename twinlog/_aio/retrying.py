@@ -1,10 +1,10 @@
-"""Retries with exponential backoff and jitter, logged once per fault instead of once per attempt."""
+"""Retries with exponential backoff and jitter, logged once per fault and not per attempt; and what can have faults."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
@@ -128,3 +128,24 @@ class Retrying:
         if self._waits is None:
             self._waits = backoff(*self._limits)
         await asyncio.sleep(next(self._waits))
+
+
+class Watched(Protocol):
+    """A part of the process, such as a relay or a cursor, that can fail for a while; health checks watch it."""
+
+    @property
+    def problem(self) -> str | None:
+        """Current fault, or None while healthy."""
+
+
+class Together:
+    """Several parts, watched as one."""
+
+    def __init__(self, parts: Collection[Watched]) -> None:
+        """``parts`` may still grow."""
+        self._parts = parts
+
+    @property
+    def problem(self) -> str | None:
+        """Current faults, or None while all are healthy."""
+        return "; ".join(problem for part in self._parts if (problem := part.problem)) or None

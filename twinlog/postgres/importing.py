@@ -53,14 +53,6 @@ class Checked(NamedTuple):
     """The frames that an import may go on after: their seals, and where the next one begins."""
 
 
-class Imported(NamedTuple):
-    """What an import has made."""
-
-    events: int
-    resumed: int
-    """How many of them an earlier run had brought."""
-
-
 def checked(file: IO[bytes], name: str) -> Checked:
     """Reads a file to its end. Raises LogFileDamaged, LogFileUnfinished, NotALogFile."""
     reader = FrameReader(file, name, _ANOTHER_COPY)
@@ -91,10 +83,10 @@ async def import_log(
     found: Checked,
     *,
     told: Told = lambda _position, _head: None,
-) -> Imported:
-    """Fills an empty log from a file, or goes on with that. ``found``: what the check of the file gave.
+) -> int:
+    """Fills an empty log from a file, or goes on with that; gives how many events an earlier run had brought.
 
-    Raises FileOfAnotherLog, LogNotEmpty, LogInUse, Unavailable.
+    ``found``: what the check of the file gave. Raises FileOfAnotherLog, LogNotEmpty, LogInUse, Unavailable.
     """
     header, head = found.header, found.end.position
     if header.log != log:
@@ -114,7 +106,7 @@ async def import_log(
         position = frame.seal.position
         told(position, head)
     await _finish(pool, database, header, found.end, chain(rest, frames))
-    return Imported(head, resumed)
+    return resumed
 
 
 def _has_events(frame: Frame) -> bool:

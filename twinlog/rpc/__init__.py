@@ -8,7 +8,7 @@
 # * The services of ``twinlog.v1``: ``inspection_service``, ``saga_service``, ``dead_letter_service``,
 #   ``view_service``, ``history_service``, ``snapshot_service``.
 
-from twinlog._aio.watched import Watched
+from twinlog._aio.retrying import Watched
 from twinlog.log.past import Moment
 from twinlog.log.saga_list import SagaCensus, SagaCount, SagaKey, SagaList, SelectedSagas
 from twinlog.log.view_store import ViewMoment

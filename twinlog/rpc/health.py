@@ -11,7 +11,7 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from twinlog._aio.watched import Watched
+from twinlog._aio.retrying import Watched
 from twinlog.model.errors import NotFound
 from twinlog.rpc.context import Context
 

@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
 
-from twinlog._aio.watched import Watched
+from twinlog._aio.retrying import Watched
 from twinlog.model.errors import ConfigurationError
 from twinlog.rpc.accepting import Acceptor
 from twinlog.rpc.gone import keep_quiet

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 
-from twinlog._aio.watched import Watched
+from twinlog._aio.retrying import Watched
 from twinlog.consume import Consumer, ConsumerWrapper
 from twinlog.consume.cursor import Cursor
 from twinlog.consume.dead_lettering import DeadLettering

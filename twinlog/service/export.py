@@ -105,9 +105,10 @@ async def import_file(options: Options, say: Say = lambda _line: None) -> Done:
         say(f"{name} is whole: {found.end.position:,} events of log {found.header.log}.")
         database = options.database or found.header.database
         async with open_database(options.postgres_url, database, "twinlog.postgres.sql", size=2) as pool:
-            made = await import_log(pool, options.log, database, file, name, found, told=_telling(say))
+            resumed = await import_log(pool, options.log, database, file, name, found, told=_telling(say))
     seconds, size = time.monotonic() - began, options.file.stat().st_size
-    return Done(options.log, database, made.events, made.resumed, size, found.seal.digest.hex(), seconds)
+    digest = found.seal.digest.hex()
+    return Done(options.log, database, found.end.position, resumed, size, digest, seconds)
 
 
 async def database_of(log: str, postgres_url: str, asked: str) -> str:

@@ -11,8 +11,8 @@ from datetime import timedelta
 from typing import Any
 
 from twinlog._aio.linger import Linger
+from twinlog._aio.retrying import Together, Watched
 from twinlog._aio.tasks import Tasks
-from twinlog._aio.watched import Together, Watched
 from twinlog.consume import Consumer, Middleware
 from twinlog.consume.cursor import BATCH, Cursor
 from twinlog.consume.effects import EffectConsumer
