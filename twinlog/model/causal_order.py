@@ -21,32 +21,34 @@ class Place(NamedTuple):
     cause: str
     """The address of its cause, as log/position, where that is an event."""
 
-    @property
-    def address(self) -> str:
-        """Of the event, as log/position."""
-        return f"{self.log}/{self.position}"
-
 
 def causes_first(events: Iterable[E], place: Callable[[E], Place]) -> list[E]:
     """By time, but never an event before its cause or before an earlier one of its log."""
-    found = {(at := place(event)).address: (at, event) for event in events}
+    places: dict[str, Place] = {}
+    found: dict[str, E] = {}
+    for event in events:
+        at = place(event)
+        address = f"{at.log}/{at.position}"
+        places[address], found[address] = at, event
     order: TopologicalSorter[str] = TopologicalSorter()
     last: dict[str, str] = {}
-    for address, (at, _) in sorted(found.items(), key=lambda each: each[1][0].position):
-        # A cause of the same log is among those before it.
-        elsewhere = at.cause in found and found[at.cause][0].log != at.log
-        order.add(address, *filter(None, (last.get(at.log), at.cause if elsewhere else "")))
-        last[at.log] = address
+    for _, address in sorted([(at.position, address) for address, at in places.items()]):
+        _, log, _, cause = places[address]
+        before = [last[log]] if log in last else []
+        if cause in places and places[cause].log != log:  # one of the same log is among those before it
+            before.append(cause)
+        order.add(address, *before)
+        last[log] = address
     with suppress(CycleError):  # the causes make no sense; what they leave over is told by time
         order.prepare()
-    ready = [found[address][0] for address in order.get_ready()]
+    ready = [(places[address], address) for address in order.get_ready()]
     heapify(ready)
     told: dict[str, None] = {}
     while ready:
-        address = heappop(ready).address
+        _, address = heappop(ready)
         told[address] = None
         order.done(address)
         for freed in order.get_ready():
-            heappush(ready, found[freed][0])
-    told |= dict.fromkeys(at.address for at in sorted(at for at, _ in found.values()))
-    return [found[address][1] for address in told]
+            heappush(ready, (places[freed], freed))
+    told |= dict.fromkeys(sorted(places, key=places.__getitem__))
+    return [found[address] for address in told]
