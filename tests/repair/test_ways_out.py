@@ -134,6 +134,23 @@ async def test_a_stream_that_was_deleted_although_it_held_the_only_copy(site: Si
     assert "nothing to repair" in (await site.repair())[1]
 
 
+async def test_a_database_that_was_made_anew_is_known_by_the_name_of_its_log(site: Site) -> None:
+    events = await grow(site.log, 20)
+    await copied(site)
+    await site.cut(0)
+    with pytest.raises(Unrepairable, match="its database is not known"):
+        await site.repair()
+    await site.log.pool.execute(
+        "INSERT INTO log_identity (installation, log) VALUES ('shop', $1)", site.log.name
+    )
+    assert (await site.repair(dry_run=True))[0] == MENDED
+    code, said = await site.repair()
+    assert (code, f"lost events {site.log.name}/1 to 20" in said) == (MENDED, True), said
+    assert [event.event_id for event in await site.log.read(0, 100)] == [event.event_id for event in events]
+    await copied(site)
+    assert "nothing to repair" in (await site.repair())[1]
+
+
 async def test_a_trimmed_stream_does_not_bring_back_what_it_has_lost(site: Site) -> None:
     await grow(site.log, 20)
     await copied(site)

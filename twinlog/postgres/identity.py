@@ -108,6 +108,12 @@ async def whose(pool: Pool, installation: str, namespace: str, log: str = "") ->
     return Identity(found, log_id)
 
 
+async def name_of(pool: Pool) -> str:
+    """What the log of a database is called; empty where nobody has said so yet. Raises Unavailable."""
+    rows = await fetch(pool, QUERIES["identity"])
+    return (rows[0][3] if rows else None) or ""
+
+
 async def identity_in(connection: asyncpg.Connection) -> Identity | None:
     """Whose log the database holds; None where nobody has said so yet."""
     if not await connection.fetchval("SELECT to_regclass('log_identity')"):

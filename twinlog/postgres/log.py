@@ -264,7 +264,7 @@ class PostgresLog(PostgresPast):
 
     async def page_token_secret(self) -> bytes:
         rows = await self._ask("page_token_secret")
-        if not rows:
+        if not (rows and rows[0][0]):
             await self._ask("make_page_token_secret")
             rows = await self._ask("page_token_secret")
         return bytes(rows[0][0])

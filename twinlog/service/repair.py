@@ -21,7 +21,7 @@ from twinlog.model.errors import WrongSetting
 from twinlog.model.event import Recorded
 from twinlog.postgres import repair as postgres
 from twinlog.postgres.connection import Pool
-from twinlog.postgres.identity import identity
+from twinlog.postgres.identity import identity, name_of
 from twinlog.postgres.log import PostgresLog
 
 _SHOWN = 20
@@ -94,7 +94,7 @@ async def repair(options: Options, say: Callable[[str], None] = print) -> int:
 
 
 async def _database(log: str, twin: Twin, pools: Mapping[str, Pool]) -> str:
-    """The database whose log begins as the stream does."""
+    """The database whose log begins as the stream does, or which says that it has it: it may have been made anew."""
     found: list[str] = []
     with suppress(TwinMissing):
         state = await twin.state()
@@ -104,6 +104,8 @@ async def _database(log: str, twin: Twin, pools: Mapping[str, Pool]) -> str:
                 for event in await PostgresLog(pool, log).read(state.first - 1, 1):
                     if message and event.event_id == event_id_of(message, state.first):
                         found.append(name)
+    if len(found) != 1:
+        found = [name for name, pool in pools.items() if await name_of(pool) == log]
     if len(found) != 1:
         why = f"its database is not known; say which it is with --database: {', '.join(pools)}"
         raise Unrepairable(log=log, why=why)

@@ -169,9 +169,10 @@ SELECT pg_advisory_xact_lock(hashtextextended('twinlog.view.' || $1::text || coa
 SELECT secret FROM page_token_secret;
 
 -- name: make_page_token_secret
--- Makes it anew where somebody has taken it out: page tokens from before are refused from now on.
-INSERT INTO page_token_secret (secret)
-SELECT sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8')) ON CONFLICT DO NOTHING;
+-- Makes it anew where somebody has taken it out, or emptied it: page tokens from before are refused from now on.
+INSERT INTO page_token_secret AS kept (secret)
+SELECT sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8'))
+ON CONFLICT (single) DO UPDATE SET secret = excluded.secret WHERE kept.secret = '';
 
 -- name: blockers
 -- The sessions that hold a lock another one of this database waits for, and wait for none themselves.
