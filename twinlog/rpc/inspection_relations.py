@@ -9,6 +9,7 @@ from twinlog.log.ports import Log
 from twinlog.model.errors import NotFound
 from twinlog.model.event import Recorded
 from twinlog.model.times import timestamp
+from twinlog.rpc.logged_event import that_fit
 from twinlog.rpc.moments import address_of, time_of
 from twinlog.rpc.validation import Checks
 from twinlog.v1 import inspection_pb2 as pb
@@ -45,7 +46,10 @@ async def trace(log: Log, request: pb.TraceEventRequest, shown: Shown) -> pb.Tra
     event = await _at(log, position, head)
     before, beyond = await correlated.causes(log, event, _MOST_CAUSES)
     await related.behind(event)
-    response = pb.TraceEventResponse(event=shown(event), causes=map(shown, before), beyond=beyond)
+    causes = that_fit(map(shown, before))
+    if len(causes) < len(before):
+        beyond = causes[-1].cause
+    response = pb.TraceEventResponse(event=shown(event), causes=causes, beyond=beyond)
     return await _told(log, related, response, shown)
 
 
@@ -82,7 +86,7 @@ async def correlated_events(
 async def _told(
     log: Log, related: correlated.Related, response: pb.TraceEventResponse, shown: Shown
 ) -> pb.TraceEventResponse:
-    response.effects.extend(map(shown, related.events[:_MOST_EFFECTS]))
+    response.effects.extend(that_fit(map(shown, related.events[:_MOST_EFFECTS])))
     response.looked_at.extend(await _ranges(log, related))
     return response
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError, Message
@@ -14,6 +15,9 @@ from twinlog.model.messages import message_class
 from twinlog.model.schema import Schema
 from twinlog.model.times import timestamp
 from twinlog.v1 import inspection_pb2 as pb
+
+_MOST_BYTES = 1_000_000
+"""Of events of one kind in a message: gRPC's clients take 4 MiB."""
 
 
 def logged(event: Recorded, schema: Schema) -> pb.LoggedEvent:
@@ -36,6 +40,18 @@ def logged(event: Recorded, schema: Schema) -> pb.LoggedEvent:
         extra=event.metadata.extra,
         read_as=read_as(event, schema),
     )
+
+
+def that_fit(events: Iterable[pb.LoggedEvent]) -> list[pb.LoggedEvent]:
+    """As many of the first events as fit into a message beside the rest, and one at least, where there is any."""
+    found: list[pb.LoggedEvent] = []
+    left = _MOST_BYTES
+    for event in events:
+        left -= event.ByteSize()
+        if found and left < 0:
+            break
+        found.append(event)
+    return found
 
 
 def read_as(event: Recorded, schema: Schema) -> pb.ReadAs | None:
