@@ -8,7 +8,7 @@ from typing import NamedTuple
 from twinlog.consume.projection import Projection
 from twinlog.consume.view_builds import Declared, ViewBuilds
 from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
-from twinlog.log.view_build import Build
+from twinlog.log.view_store import Build
 from twinlog.model.errors import Unavailable
 from twinlog.model.times import timestamp
 from twinlog.rpc.view_refusals import ViewBuildUnknown, ViewUnknown, ViewVersionUnknown

@@ -11,9 +11,8 @@ import structlog
 
 from twinlog.consume.view_builds import SUBJECT, Declared, ViewBuilds
 from twinlog.log.twin import Twin
-from twinlog.log.view_build import Build, consumer_of
 from twinlog.log.view_builds import Comparison, RebuildUnderWay, SetAsideMeanwhile
-from twinlog.log.view_store import NotingViewStore, ViewMoment
+from twinlog.log.view_store import Build, NotingViewStore, ViewMoment, consumer_of
 from twinlog.model.errors import Unavailable
 from twinlog.model.row_changes import Crossing
 from twinlog.rpc.freshness import Messages
