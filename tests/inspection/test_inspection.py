@@ -27,14 +27,18 @@ from tests.virtual_time import in_virtual_time
 from tests.waiting import until
 from twinlog import Recorded, Schema
 from twinlog.log import scan
+from twinlog.log.history import LogHistory
 from twinlog.model.messages import as_object
 from twinlog.rpc import inspection_service, serve
 from twinlog.rpc.context import Context
+from twinlog.rpc.history_service import HistoryService
 from twinlog.rpc.inspection import Inspected, Patience
 from twinlog.rpc.inspection_service import InspectionService
+from twinlog.rpc.peers import Peers
 from twinlog.rpc.registrations import registrations
 from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.v1 import inspection_pb2 as pb
+from twinlog.v1.history_service_pb2 import ReadStreamRequest
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
 
@@ -254,6 +258,20 @@ async def test_large_causes_and_effects_are_told_as_far_as_they_fit() -> None:
     async with large_events(lambda version: "log/1") as stub:
         traced = await stub.TraceEvent(pb.TraceEventRequest(address="log/1"))
         assert 0 < len(traced.effects) < 60
+
+
+async def test_a_history_is_told_in_messages_that_clients_take_however_large_its_metadata() -> None:
+    log = MemoryLog("log")
+    events = [
+        new_event(counter(), version)._replace(metadata=METADATA._replace(extra={"why": "x" * 20_000}))
+        for version in range(1, 301)
+    ]
+    await append(log, replace(batch((counter(), 0, 300)), events=events))
+    service = HistoryService(log, Peers(LogHistory(log)))
+    request = ReadStreamRequest(stream="counter/a")
+    told = [each async for each in service.ReadStream(request, cast("Context", None))]
+    assert sum(len(each.events) for each in told) == 300
+    assert max(each.ByteSize() for each in told) < 2_000_000
 
 
 @in_virtual_time
