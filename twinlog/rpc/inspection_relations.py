@@ -18,6 +18,7 @@ Shown = Callable[[Recorded], pb.LoggedEvent]
 """How an event is shown."""
 
 _MOST_CAUSES, _MOST_EFFECTS = 100, 1_000
+_CAUSES_BYTES, _EFFECTS_BYTES = 500_000, 1_500_000
 _MOST_IDS, _MOST_TIMES = 100, 100
 
 
@@ -46,7 +47,7 @@ async def trace(log: Log, request: pb.TraceEventRequest, shown: Shown) -> pb.Tra
     event = await _at(log, position, head)
     before, beyond = await correlated.causes(log, event, _MOST_CAUSES)
     await related.behind(event)
-    causes = that_fit(map(shown, before))
+    causes = that_fit(map(shown, before), _CAUSES_BYTES)
     if len(causes) < len(before):
         beyond = causes[-1].cause
     response = pb.TraceEventResponse(event=shown(event), causes=causes, beyond=beyond)
@@ -86,7 +87,8 @@ async def correlated_events(
 async def _told(
     log: Log, related: correlated.Related, response: pb.TraceEventResponse, shown: Shown
 ) -> pb.TraceEventResponse:
-    response.effects.extend(that_fit(map(shown, related.events[:_MOST_EFFECTS])))
+    effects = map(shown, related.events[:_MOST_EFFECTS])
+    response.effects.extend(that_fit(effects, _EFFECTS_BYTES))
     response.looked_at.extend(await _ranges(log, related))
     return response
 

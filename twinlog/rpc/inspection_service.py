@@ -36,6 +36,8 @@ from twinlog.v1.inspection_pb2_grpc import InspectionServiceServicer
 _LIMIT, _MOST_EVENTS = 1_000, 10_000
 _NEWEST, _MOST_NEWEST = 100, 1_000
 _MOST_CHANGES = 1_000
+_MOST_BYTES = 2_500_000
+"""Of the events beside a state."""
 _MOST_SECONDS = 5.0
 """How long a call without a deadline waits for the process's servers."""
 _LOOK_EVERY_SECONDS = 0.25
@@ -133,7 +135,7 @@ class InspectionService(InspectionServiceServicer):
         if not slice.events:
             raise StreamNotFound(log=self._log.name, stream=str(stream))
         response.version = version
-        response.events.extend(that_fit(map(self._logged, reversed(slice.events)))[::-1])
+        response.events.extend(self._newest(slice.events))
         events = slice.events[-len(response.events) :]
         _show(found, request, response)
         await asyncio.sleep(0)
@@ -159,6 +161,10 @@ class InspectionService(InspectionServiceServicer):
         limit = _bounded(checks, "limit", request.limit, _LIMIT, _MOST_EVENTS)
         async for response in correlated_events(self._log, request, limit, checks, self._logged):
             yield response
+
+    def _newest(self, events: Sequence[Recorded]) -> Sequence[pb.LoggedEvent]:
+        """Those that fit, the oldest first."""
+        return that_fit(map(self._logged, reversed(events)), _MOST_BYTES)[::-1]
 
     async def _upto(self, stream: StreamId, request: pb.GetStreamRequest) -> int:
         """The version that is asked for; of now, the largest number. Raises StreamNotFound and StreamNotBegun."""

@@ -16,9 +16,6 @@ from twinlog.model.schema import Schema
 from twinlog.model.times import timestamp
 from twinlog.v1 import inspection_pb2 as pb
 
-_MOST_BYTES = 1_000_000
-"""Of events of one kind in a message: gRPC's clients take 4 MiB."""
-
 
 def logged(event: Recorded, schema: Schema) -> pb.LoggedEvent:
     """An event, decoded where its type is known here, and what it is read as by this schema."""
@@ -42,13 +39,12 @@ def logged(event: Recorded, schema: Schema) -> pb.LoggedEvent:
     )
 
 
-def that_fit(events: Iterable[pb.LoggedEvent]) -> list[pb.LoggedEvent]:
-    """As many of the first events as fit into a message beside the rest, and one at least, where there is any."""
+def that_fit(events: Iterable[pb.LoggedEvent], most_bytes: int) -> list[pb.LoggedEvent]:
+    """As many of the first events as fit, and one at least, where there is any: a client takes messages of 4 MiB."""
     found: list[pb.LoggedEvent] = []
-    left = _MOST_BYTES
     for event in events:
-        left -= event.ByteSize()
-        if found and left < 0:
+        most_bytes -= event.ByteSize()
+        if found and most_bytes < 0:
             break
         found.append(event)
     return found
