@@ -18,12 +18,12 @@ from twinlog.consume.cursor import BATCH
 from twinlog.log.lease import AlwaysHeld
 from twinlog.memory.keys import MemoryKeys
 from twinlog.observe.metrics.process import Metrics
-from twinlog.observe.tracing_off import NO_TRACING, Tracing
+from twinlog.observe.tracing import NO_TRACING, Tracing
 from twinlog.service.environment import Environment
 from twinlog.service.process import observed
 from twinlog.testing import CountedIds, ManualClock, MemoryLog, MemoryTwin, MemoryViews
 from twinlog.testing.internals import AnyAggregate, Cursor, Linger, Twin
-from twinlog.testing.simulation.member import Follower, Gated
+from twinlog.testing.simulation.world import Follower, Gated
 
 DEADLINE = timedelta(seconds=30)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 _PRELOADED = (
-    "twinlog.service.program",
+    "twinlog.service.process",
     "twinlog.rpc",
     "twinlog.consume",
     "twinlog.audit",

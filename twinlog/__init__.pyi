@@ -49,7 +49,7 @@ from .model.uuid_map import UuidMap as UuidMap
 from .model.view import View as View
 from .postgres.views import PostgresViews as PostgresViews
 from .service.process import open_service as open_service
-from .service.program import run as run
+from .service.process import run as run
 from .service.runtime import Shutdown as Shutdown
 from .service.service import Service as Service
 from .service.settings import Address as Address

@@ -24,7 +24,7 @@ from twinlog.dev import free_port
 from twinlog.rpc import serve
 from twinlog.rpc.inspection_service import InspectionService
 from twinlog.rpc.registrations import registrations
-from twinlog.service.program import main_of
+from twinlog.service.process import main_of
 from twinlog.v1 import inspection_pb2 as pb
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")

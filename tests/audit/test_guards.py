@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from twinlog.audit import Findings
-from twinlog.audit.guards import INDEXED, judge_guards
+from twinlog.audit.auditor import INDEXED, judge_guards
 from twinlog.postgres.indexes import INDEXES
 from twinlog.service.doctor_findings import State
 from twinlog.service.doctor_postgres import indexes

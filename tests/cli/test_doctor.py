@@ -23,7 +23,7 @@ from twinlog.postgres.log import open_log
 from twinlog.service import doctor_findings
 from twinlog.service.doctor import examine
 from twinlog.service.doctor_findings import Finding, State
-from twinlog.service.program import main_of
+from twinlog.service.process import main_of
 from twinlog.service.service import Service
 from twinlog.service.spec import ServiceSpec
 from twinlog.testing import START

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic_settings import BaseSettings
 
-from twinlog.service.meanings import meaning
+from twinlog.service.settings import meaning
 
 
 def described(kind: type[BaseSettings]) -> list[tuple[str, str, str]]:

@@ -42,8 +42,8 @@ from twinlog.observe.tracing import tracing
 from twinlog.observe.tracing_export import tracer_of
 from twinlog.rpc.errors import failure_of
 from twinlog.service.dump import Dump
-from twinlog.service.dumped import parts_of
 from twinlog.service.logging import configure_logging
+from twinlog.service.process import parts_of
 from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.testing.internals import SystemClock
 

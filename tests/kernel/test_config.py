@@ -15,7 +15,7 @@ from stack.topology import ROOT
 from tests.docs.described import described
 from twinlog import Address, ConfigurationError, ServiceSpec, Settings, load
 from twinlog.postgres.urls import address_of
-from twinlog.service.program import main_of
+from twinlog.service.process import main_of
 
 
 class ShopSettings(Settings):

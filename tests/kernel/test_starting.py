@@ -13,8 +13,8 @@ from tests.waiting import RETRIED_SOON, beside
 from twinlog import ConfigurationError, Unavailable
 from twinlog.dev import free_port
 from twinlog.model.errors import WrongSetting
+from twinlog.service.conditions import waited_for
 from twinlog.service.environment import Endpoint
-from twinlog.service.starting import waited_for
 from twinlog.testing import MemoryLog, MemoryTwin
 
 

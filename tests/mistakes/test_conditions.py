@@ -59,7 +59,7 @@ _BY_THE_SAME_CALL = {
     "service.service:_in_memory": "wiring",
     "service.settings:load": "load",
     "service.subscribing:with_policies_of_sagas": "wiring",
-    "service.starting:waited_for.attempted": "what it wraps is raised to a doctor as it is",
+    "service.conditions:waited_for.attempted": "what it wraps is raised to a doctor as it is",
     "service.spec:ServiceSpec.__post_init__": "the import of the program",
     "service.wiring:servicers": "wiring",
 }
@@ -83,7 +83,7 @@ _NOT_AT_A_START = {
     "service.export:database_of": "twinlog export",
     "service.rehearsal:_heed_sockets.heed": "what only a doctor and an audit meet",
     "service.rehearsal:rehearse": "the same",
-    "service.program:run": "the arguments of run, which no project's app.py calls",
+    "service.process:run": "the arguments of run, which no project's app.py calls",
 }
 
 

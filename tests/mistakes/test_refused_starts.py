@@ -41,7 +41,7 @@ from twinlog import (
 from twinlog.dev import free_port
 from twinlog.service.doctor import examine
 from twinlog.service.doctor_findings import State
-from twinlog.service.program import main_of
+from twinlog.service.process import main_of
 from twinlog.service.runtime import Main
 from twinlog.testing import START
 from twinlog.testing.internals import Batch, database_url

@@ -20,7 +20,7 @@ from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.rpc import freshness
 from twinlog.rpc.freshness import SUBJECT, Announcer, Freshness, ViewLagging
 from twinlog.testing import MemoryLog, MemoryTwin
-from twinlog.testing.conformance.deliveries import take
+from twinlog.testing.conformance.damage import take
 from twinlog.testing.internals import NatsClient, Relay
 
 CONSUMERS = {"projector.orders": "orders", "projector.customers": "customers"}

@@ -37,7 +37,7 @@ from twinlog.postgres.view_builds import ViewBuilds
 from twinlog.service.doctor import examine
 from twinlog.service.doctor_findings import State
 from twinlog.service.export import Options, export_log, import_file
-from twinlog.service.program import main_of
+from twinlog.service.process import main_of
 from twinlog.testing.internals import database_url
 
 SHOP = {

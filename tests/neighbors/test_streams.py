@@ -18,7 +18,7 @@ from twinlog.jetstream import api
 from twinlog.jetstream.api import labels, metadata_of
 from twinlog.log.installation import ForeignStream, Identity
 from twinlog.testing import MemoryLog
-from twinlog.testing.conformance.deliveries import take
+from twinlog.testing.conformance.damage import take
 from twinlog.testing.internals import JetStreamTwin, NatsClient, Relay
 
 OURS, THEIRS = Identity("ours", uuid4()), Identity("theirs", uuid4())

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from stack.topology import ROOT
+from tests.docs import metrics_page
 from tests.observe.scraping import series
 from twinlog.cli.command import main
 from twinlog.observe.dashboards.alerts import ALERTS, PAGE, Alert, rules, runbook
-from twinlog.observe.dashboards.files import written
-from twinlog.observe.dashboards.grafana import DASHBOARDS, rendered
+from twinlog.observe.dashboards.grafana import DASHBOARDS, rendered, written
 from twinlog.observe.dashboards.panels import Dashboard
-from twinlog.observe.metrics import catalogue
 
 _RUNBOOKS = (ROOT / "docs" / "how-to" / "alerts.md").read_text()
 _OF_OTHERS = {"up", "process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"}
@@ -67,14 +66,14 @@ def test_a_dashboard_has_what_grafana_needs(dashboard: Dashboard) -> None:
 
 
 def test_dashboards_and_alerts_ask_for_what_there_is() -> None:
-    known = {name for metric in catalogue.ALL for name in series(metric)} | _OF_OTHERS
+    known = {name for metric in metrics_page.ALL for name in series(metric)} | _OF_OTHERS
     queries = [
         query for each in DASHBOARDS for row in each.rows for panel in row.panels for query in panel.queries
     ]
     asked = set[str]().union(*(names_in(query.expression) for query in queries))
     asked |= set[str]().union(*(names_in(alert.expression) for alert in ALERTS))
     assert not asked - known
-    unseen = {metric.name for metric in catalogue.ALL if not series(metric) & asked}
+    unseen = {metric.name for metric in metrics_page.ALL if not series(metric) & asked}
     assert unseen <= {
         "twinlog_info",
         "twinlog_log_exclusive_appends_total",

@@ -14,7 +14,7 @@ from tests.memory_shop import MemoryShop
 from tests.observe.scraping import Scrape, scrape_of
 from tests.waiting import until
 from twinlog.log import relay
-from twinlog.observe.metrics.streams import Streams
+from twinlog.observe.metrics.twins import Streams
 from twinlog.testing import MemoryTwin
 
 _VIEW = {"consumer": "projector.orders", "log": "orders"}

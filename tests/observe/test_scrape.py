@@ -18,15 +18,16 @@ import pytest
 from prometheus_client import REGISTRY, Counter
 
 from stack.topology import ROOT
+from tests.docs import metrics_page
 from tests.memory_shop import MemoryShop
 from tests.observe.scraping import Scrape, get, scraped
 from tests.waiting import until
 from twinlog import Service, Settings
 from twinlog.model.errors import ConfigurationError, Unavailable
-from twinlog.observe.metrics import catalogue, scrape
+from twinlog.observe.metrics import scrape
 from twinlog.observe.metrics import serving as metrics_serving
 from twinlog.observe.metrics.exposition import text
-from twinlog.observe.metrics.metric import Metric, Sample, metrics_of
+from twinlog.observe.metrics.metric import Metric, Sample
 from twinlog.observe.metrics.scrape import Exposition
 from twinlog.observe.metrics.serving import serving
 from twinlog.observe.metrics.tallies import Histogram
@@ -206,8 +207,8 @@ def test_a_histogram_counts_up_to_and_including_a_bound() -> None:
 
 
 async def test_all_metrics_of_all_services_are_in_the_catalogue_and_keep_to_its_labels() -> None:
-    known = {metric.name: metric for metric in catalogue.ALL}
-    assert len(known) == len(catalogue.ALL)
+    known = {metric.name: metric for metric in metrics_page.ALL}
+    assert len(known) == len(metrics_page.ALL)
     told: set[str] = set()
     async with MemoryShop(measured=True) as shop:
         for node in shop.nodes:
@@ -215,15 +216,15 @@ async def test_all_metrics_of_all_services_are_in_the_catalogue_and_keep_to_its_
             for concern in node.metrics.concerns(node):
                 for sample in await concern.samples():
                     assert sample.metric is known[sample.metric.name]
-                    assert sample.metric in metrics_of(sys.modules[type(concern).__module__])
+                    assert sample.metric in metrics_page.metrics_of(sys.modules[type(concern).__module__])
                     assert len(sample.labels) == len(sample.metric.labels)
                     told.add(sample.metric.name)
     assert {"twinlog_log_append_events", "twinlog_consumer_lag_seconds", "twinlog_lease_held"} <= told
 
 
 def test_names_follow_the_conventions() -> None:
-    assert catalogue.ALL
-    for metric in catalogue.ALL:
+    assert metrics_page.ALL
+    for metric in metrics_page.ALL:
         assert re.fullmatch(r"twinlog_[a-z]+(_[a-z]+)*", metric.name)
         assert metric.name.endswith("_total") is (metric.kind == "counter"), metric
         assert metric.help.endswith("."), metric

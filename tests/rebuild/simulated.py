@@ -26,8 +26,8 @@ from twinlog.rpc.view_operations import ViewOperations
 from twinlog.service.environment import NoMessages
 from twinlog.testing import Hosted, Kinds, Scenario, Simulation, check
 from twinlog.testing.internals import Appended, Batch, CheckpointAdvance, UnknownEventType
+from twinlog.testing.simulation.faults import UNKNOWN
 from twinlog.testing.simulation.network import at_once
-from twinlog.testing.simulation.newer import UNKNOWN
 from twinlog.testing.simulation.views import RemoteViews
 
 _READ_EVERY_SECONDS = 0.1

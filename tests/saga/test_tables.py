@@ -22,12 +22,11 @@ from twinlog import (
     SagaInstance,
     SagaStatus,
     Skip,
-    Step,
     saga_aggregate,
 )
+from twinlog.model import saga_table
 from twinlog.model.saga import TIMED_OUT, Command, Retry, Wake
 from twinlog.model.saga_decider import NotUndoable
-from twinlog.model.saga_forms import saga_forms
 from twinlog.model.saga_step import Backoff
 from twinlog.testing.internals import StepState
 
@@ -274,7 +273,7 @@ def test_steps_that_pick_their_answers_may_share_them() -> None:
 
 
 def test_sources_are_events_by_the_names_of_logs() -> None:
-    form = saga_forms(Step, Backoff)["sources"]
+    form = saga_table._FORMS["sources"]
     right = [{}, {"rooms": [Int64Value]}, {"rooms": [Int64Value], "payments": [StringValue]}]
     wrong = [
         None,

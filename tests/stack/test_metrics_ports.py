@@ -6,7 +6,7 @@ import socket
 from contextlib import suppress
 
 from twinlog.dev import free_port
-from twinlog.dev.metrics_ports import CONSOLES, FIRST, console_address, metrics_addresses
+from twinlog.dev.system import CONSOLE_METRICS, FIRST_METRICS, console_address, metrics_addresses
 
 
 def test_services_have_ports_in_a_row() -> None:
@@ -26,7 +26,7 @@ def test_a_port_that_is_taken_is_left_out() -> None:
 
 
 def test_the_consoles_port_is_left_to_it() -> None:
-    ports = [int(address.rpartition(":")[2]) for address in metrics_addresses(FIRST, 6)]
+    ports = [int(address.rpartition(":")[2]) for address in metrics_addresses(FIRST_METRICS, 6)]
     assert 9465 not in ports
     assert len(set(ports)) == 6
 
@@ -43,6 +43,6 @@ def test_nothing_is_told_where_no_address_is() -> None:
 
 
 def test_the_console_has_its_port_or_else_one_that_is_free() -> None:
-    with suppress(OSError), socket.create_server(("127.0.0.1", CONSOLES)):
-        assert console_address(FIRST) != f"127.0.0.1:{CONSOLES}"
+    with suppress(OSError), socket.create_server(("127.0.0.1", CONSOLE_METRICS)):
+        assert console_address(FIRST_METRICS) != f"127.0.0.1:{CONSOLE_METRICS}"
     assert not console_address("127.0.0.1:0").endswith(":0")

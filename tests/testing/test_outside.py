@@ -8,7 +8,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from tests.dead_letters.journal import event
 from twinlog import Attempt, Effects
 from twinlog.testing.simulation.faults import OUTSIDE, Fault, Weather
-from twinlog.testing.simulation.outside import troubled
+from twinlog.testing.simulation.process import troubled
 
 ATTEMPT = Attempt("key", 1, event(1, "a:1"))
 

@@ -32,10 +32,9 @@ from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHE
 from tests.controls import Mode, wire
 from tests.memory_shop import MemoryShop, NoContext
 from twinlog import Clock
-from twinlog.observe.tracing import tracing
+from twinlog.observe.tracing import NO_TRACING, Tracing, tracing
 from twinlog.observe.tracing_encoding import encoding
 from twinlog.observe.tracing_export import tracer_of
-from twinlog.observe.tracing_off import NO_TRACING, Tracing
 from twinlog.rpc import Method
 from twinlog.rpc.context import TRACE
 from twinlog.testing import ManualClock

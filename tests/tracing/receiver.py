@@ -21,9 +21,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 
 from twinlog import Clock
-from twinlog.observe.tracing import tracing
+from twinlog.observe.tracing import Tracing, tracing
 from twinlog.observe.tracing_export import tracer_of
-from twinlog.observe.tracing_off import Tracing
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,7 @@ from twinlog import ConfigurationError
 from twinlog.dev import free_port
 from twinlog.model.trace import trace_fields
 from twinlog.observe import tracing
-from twinlog.observe.tracing import exporting, wanted
-from twinlog.observe.tracing_off import NO_TRACING
+from twinlog.observe.tracing import NO_TRACING, exporting, wanted
 from twinlog.observe.tracing_spans import Spans, Tracer, current, ending, span_context
 from twinlog.testing import ManualClock
 

@@ -15,7 +15,7 @@ from twinlog import Recorded
 from twinlog.jetstream import api
 from twinlog.log.predecessors import Interest, PredecessorIndex
 from twinlog.model.routing import NO_ROUTING_KEY
-from twinlog.testing.conformance.deliveries import take
+from twinlog.testing.conformance.damage import take
 from twinlog.testing.internals import JetStreamTwin, NatsClient, to_wire
 
 TYPES = [f"Type{number}" for number in range(8)]

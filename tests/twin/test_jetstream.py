@@ -29,7 +29,7 @@ from twinlog.jetstream.client import Answers, Outgoing
 from twinlog.log.twin import DeliveryLost, TwinDamaged, TwinMissing, WrongLastSequence
 from twinlog.model.errors import WrongSetting
 from twinlog.testing import MemoryLog
-from twinlog.testing.conformance.deliveries import lost, take
+from twinlog.testing.conformance.damage import lost, take
 from twinlog.testing.internals import JetStreamTwin, NatsClient, Relay, TwinState, to_wire
 
 

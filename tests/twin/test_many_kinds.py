@@ -15,7 +15,7 @@ from twinlog.jetstream import arrivals
 from twinlog.log.predecessors import Interest, PredecessorIndex
 from twinlog.log.twin import DeliveryLost
 from twinlog.model.routing import NO_ROUTING_KEY
-from twinlog.testing.conformance.deliveries import take
+from twinlog.testing.conformance.damage import take
 from twinlog.testing.internals import JetStreamTwin, NatsClient
 
 TYPES = [f"Type{number}" for number in range(20)]

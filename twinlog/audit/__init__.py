@@ -2,6 +2,7 @@
 
 from twinlog.audit.auditor import GRACE, Auditor
 from twinlog.audit.chain import ChainAudit
+from twinlog.audit.database_snapshots import TableRows
 from twinlog.audit.dead_letters import DeadLetter, DeadLetters, DeadLettersByConsumer
 from twinlog.audit.domain import Domain, Round
 from twinlog.audit.followers import Follower, set_checkpoint
@@ -11,7 +12,6 @@ from twinlog.audit.renderer import report as report_lines
 from twinlog.audit.renderer import violation as violation_lines
 from twinlog.audit.report import Figures, Findings, Report, Violation
 from twinlog.audit.system import AuditedLog, System
-from twinlog.audit.tables import TableRows
 from twinlog.audit.views import EQUAL as VIEW_EQUAL
 from twinlog.audit.views import Decoded, RowsAudit, ViewAudit, difference
 

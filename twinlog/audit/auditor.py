@@ -33,6 +33,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from twinlog.audit.chain import NOTED, ChainAudit
@@ -40,7 +41,6 @@ from twinlog.audit.database_snapshots import DatabaseSnapshot, database_snapshot
 from twinlog.audit.dead_letters import DeadLetterAudit, DeadLettersByConsumer
 from twinlog.audit.domain import Domain, Round
 from twinlog.audit.followers import WITHIN, set_checkpoint
-from twinlog.audit.guards import judge_guards
 from twinlog.audit.reading import Reading
 from twinlog.audit.report import Figures, Findings, Report
 from twinlog.audit.system import System
@@ -51,15 +51,19 @@ from twinlog.log.system import SystemClock
 from twinlog.model.clock import Clock
 from twinlog.model.errors import ConfigurationError
 from twinlog.model.event import StreamId
-from twinlog.postgres.connection import Pool
+from twinlog.postgres.connection import Pool, fetch
 from twinlog.postgres.identity import identity
+from twinlog.postgres.indexes import astray
 from twinlog.postgres.meaning import outages
+from twinlog.postgres.named_queries import QUERIES
 from twinlog.postgres.urls import psql
 
 GRACE = timedelta(seconds=15)
 """How long anything may be overdue before that is a violation, by default."""
 
 REQUESTS = "requests point into the log"
+GUARDED = "logs take inserts only"
+INDEXED = "tables have their indexes"
 
 _AGAIN_SECONDS = 0.25
 
@@ -164,12 +168,8 @@ class Auditor:
             key = public_key(key_file)
             for head in (head for head in noted if not is_signed(head, key)):
                 remedy = "find out where the head comes from; do not rely on it"
-                found.add(
-                    NOTED,
-                    f"head {head} is not signed by the key in {key_file}",
-                    ids=[head.log],
-                    remedy=remedy,
-                )
+                says = f"head {head} is not signed by the key in {key_file}"
+                found.add(NOTED, says, ids=[head.log], remedy=remedy)
         figures = Figures(events=events, checked=checked)
         took = timedelta(seconds=time.monotonic() - started)
         return Report(found.kept, found.counts, figures, waiting, took, found.notes)
@@ -301,3 +301,26 @@ def _behind(figures: Figures) -> Iterator[str]:
     for consumer, lag in (*figures.consumer_lag.items(), *figures.view_lag.items()):
         if lag:
             yield f"{consumer} lags {lag} events"
+
+
+async def judge_guards(pool: Pool, log: str, database: str, findings: Findings) -> None:
+    """Names each table of a log in which events could be changed without a word, and each index that is gone or not
+    whole. Raises Unavailable."""
+    for (table,) in await fetch(pool, QUERIES["unguarded"]):
+        trigger = (
+            f"CREATE OR REPLACE TRIGGER insert_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
+            "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
+        )
+        findings.add(
+            GUARDED,
+            f"{log}: trigger insert_only of table {table} in {database} is switched off, or gone",
+            ids=[log, table],
+            remedy=f'{psql(database)} -c "{trigger}"    # and see `twinlog audit --chain`',
+        )
+    for index in await astray(partial(fetch, pool)):
+        findings.add(
+            INDEXED,
+            f"{log}: {index.why}, in {database}",
+            ids=[log, index.name],
+            remedy=f'{psql(database)} -c "{index.statement}"    # it locks the table for as long as it takes',
+        )

@@ -19,7 +19,7 @@ from twinlog.audit.twins import read_messages
 from twinlog.jetstream.connection import close, reached
 from twinlog.log.archive import filesystem
 from twinlog.model.errors import FailedPrecondition, Unavailable
-from twinlog.postgres.database import all_databases, connect
+from twinlog.postgres.database import all_databases, connected
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.urls import database_url
 from twinlog.postgres.view_builds import quoted
@@ -90,30 +90,27 @@ async def search(
     if postgres_url:
         async for table in _in_postgres(postgres_url, wanted):
             tables += 1
-            found += [table] if table.times else []
+            found.append(table)
         async for file in _in_archives(postgres_url, wanted):
             files += 1
-            found += [file] if file.times else []
+            found.append(file)
     if nats_url:
         async for stream, read in _in_nats(nats_url, wanted):
             messages += read
-            found += [stream] if stream.times else []
+            found.append(stream)
     for folder in folders:
         for file in _in_files(folder, wanted):
             files += 1
-            found += [file] if file.times else []
-    return Searched(found, tables, messages, files)
+            found.append(file)
+    return Searched([each for each in found if each.times], tables, messages, files)
 
 
 async def _in_postgres(server_url: str, wanted: Sequence[bytes]) -> AsyncIterator[Found]:
     with outages():
         for database in await all_databases(server_url):
-            connection = await connect(database_url(server_url, database))
-            try:
+            async with connected(database_url(server_url, database)) as connection:
                 for schema, table, columns in await _tables(connection):
                     yield await _in_table(connection, database, schema, table, columns, wanted)
-            finally:
-                await connection.close()
 
 
 async def _tables(connection: asyncpg.Connection) -> Sequence[Any]:
@@ -180,12 +177,9 @@ async def _in_archives(server_url: str, wanted: Sequence[bytes]) -> AsyncIterato
     files: list[str] = []
     with outages():
         for database in await all_databases(server_url):
-            connection = await connect(database_url(server_url, database))
-            try:
+            async with connected(database_url(server_url, database)) as connection:
                 if await connection.fetchval("SELECT to_regclass('archived_ranges') IS NOT NULL"):
                     files += [row[0] for row in await connection.fetch(_FILES)]
-            finally:
-                await connection.close()
     for file in files:
         yield await asyncio.to_thread(_in_archive, file, wanted)
 

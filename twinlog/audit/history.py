@@ -120,13 +120,8 @@ class HistoryAudit:
                 )
             head = self.heads[event.stream] = Head(0, aggregate.initial if aggregate else None)
         if event.version != head.version + 1:
-            findings.add(
-                VERSIONS,
-                f"stream {event.stream} goes from version {head.version} to {event.version}",
-                ids=[str(event.stream)],
-                events=[event.address],
-                remedy=self._restore(),
-            )
+            says = f"stream {event.stream} goes from version {head.version} to {event.version}"
+            self._add(VERSIONS, says, event, findings)
         head.version = event.version
         for message in self._decode(event, head, findings):
             before = head.state
@@ -145,13 +140,7 @@ class HistoryAudit:
         """Reports an event that its stream cannot be read over; what depends on its state is not judged any more."""
         self.heads[event.stream].unreadable = True
         self.due.pop(event.stream, None)
-        findings.add(
-            FOLDS,
-            f"{event.stream} cannot be folded over {event.type}: {why}",
-            ids=[str(event.stream)],
-            events=[event.address],
-            remedy=self._restore(),
-        )
+        self._add(FOLDS, f"{event.stream} cannot be folded over {event.type}: {why}", event, findings)
 
     def end(self, upto: int, newest: int, findings: Findings) -> None:
         """Checks the end: everything up to ``upto``, which is log_head, was read; ``newest`` is the last event."""
@@ -172,7 +161,8 @@ class HistoryAudit:
 
         A timer of version 0 was left by a repair: the service looks at its stream next, whatever is due there.
         """
-        found = {timer.stream: timer for timer in timers if not self._is_unreadable(timer.stream)}
+        unreadable = {*self.unreadable()}
+        found = {timer.stream: timer for timer in timers if timer.stream not in unreadable}
         repaired = {timer.stream for timer in timers if not timer.version}
         for stream, due in self.due.items():
             timer = found.pop(stream, None)
@@ -242,14 +232,13 @@ class HistoryAudit:
             remedy=f"twinlog repair {self.log} --dry-run    # what its stream can put back",
         )
 
-    def _restore(self) -> str:
-        return (
+    def _add(self, check: str, says: str, event: Recorded, findings: Findings) -> None:
+        """Reports an event that is not what its stream can have."""
+        remedy = (
             f"nats stream get {self.log} <position>    # the twin may still have it: insert it again, or restore "
             f"a backup of {self._database}"
         )
-
-    def _is_unreadable(self, stream: StreamId) -> bool:
-        return stream in self.heads and self.heads[stream].unreadable
+        findings.add(check, says, ids=[str(event.stream)], events=[event.address], remedy=remedy)
 
     def _decode(self, event: Recorded, head: Head, findings: Findings) -> Sequence[Message]:
         try:
@@ -278,13 +267,8 @@ class HistoryAudit:
             self.give_up(event, f"{type(error).__name__} {error}", findings)
             return False
         if key != event.partition_key:
-            findings.add(
-                PARTITION,
-                f"{event.address} lies under partition key {event.partition_key}, its aggregate says {key}",
-                ids=[str(event.stream)],
-                events=[event.address],
-                remedy=self._restore(),
-            )
+            says = f"{event.address} lies under partition key {event.partition_key}, its aggregate says {key}"
+            self._add(PARTITION, says, event, findings)
         head.state = state
         if due is None:
             self.due.pop(event.stream, None)

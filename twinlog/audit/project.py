@@ -1,21 +1,21 @@
-"""Audits the services of a project, as their own programs wire them."""
+"""Audits the services of a project, as their own programs wire them; or chains, of services known by address only."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 from twinlog.audit.auditor import GRACE, Auditor
+from twinlog.audit.database_snapshots import TableRows
 from twinlog.audit.dead_letters import DeadLettersByConsumer
 from twinlog.audit.domain import Domain, Domains
 from twinlog.audit.followers import Follower
 from twinlog.audit.sagas import Sagas
 from twinlog.audit.shared_views import SharedRows, SharedViewAudit
-from twinlog.audit.survey import CannotAudit, Wired, surveyed
+from twinlog.audit.survey import CONNECTIONS, CannotAudit, Wired, reach, surveyed
 from twinlog.audit.system import AuditedLog, System
-from twinlog.audit.tables import TableRows
 from twinlog.audit.views import RowsAudit, ViewAudit
 from twinlog.consume import Consumer
 from twinlog.consume.dead_letters import DEAD_LETTERS
@@ -25,10 +25,12 @@ from twinlog.consume.projection import Projection
 from twinlog.jetstream.connection import close, reached
 from twinlog.log.system import StoreClock, SystemClock
 from twinlog.log.view_store import Build
+from twinlog.model.schema import Schema
 from twinlog.model.view import AnyView
+from twinlog.postgres.connection import Pool, open_pool
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.meaning import outages
-from twinlog.postgres.urls import psql
+from twinlog.postgres.urls import database_url, psql
 from twinlog.postgres.view_builds import builds_in, quoted
 from twinlog.postgres.views import PostgresViews
 from twinlog.service.runtime import Main
@@ -193,3 +195,28 @@ def add_builds(consumers: list[Consumer], builds: Sequence[Build]) -> None:
                     consumers.append(one.of_build(view, build))
         if any(view.name in homes for view in one.tables):
             one.keep([view for view in one.tables if homes.get(view.name, view.version) == view.version])
+
+
+@asynccontextmanager
+async def open_chain_auditor(
+    logs: Sequence[AuditedLog], postgres_url: str, nats_url: str, *, namespace: str = ""
+) -> AsyncIterator[Auditor]:
+    """An auditor that knows no more of these logs than their names: :meth:`Auditor.verify_chains` is what it is for.
+
+    Raises CannotAudit, ConfigurationError and Unavailable.
+    """
+    system = System(logs, [of.database for of in logs], lambda _dead: [], lambda _dead: [], namespace)
+    pools: dict[str, Pool] = {}
+    async with AsyncExitStack() as stack:
+        for of in logs:
+            url = database_url(postgres_url, of.database)
+            await reach(url, of.database, of.owner)
+            pools[of.database] = await stack.enter_async_context(open_pool(url, size=CONNECTIONS))
+        client = await reached(nats_url, "auditor")
+        stack.push_async_callback(close, client)
+        yield Auditor(system, Domain(), client, pools)
+
+
+def known_by_name(service: str, log: str, database: str) -> AuditedLog:
+    """A log of which nothing is decoded. ``database``: as it is called on its server."""
+    return AuditedLog(log, service, database, [], Schema())

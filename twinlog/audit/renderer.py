@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from rich.text import Text
 
@@ -52,13 +52,9 @@ def _figures(audited: Report) -> Iterator[Text]:
         "compared": figures.checked,
     }
     for title, values in rows.items():
-        yield from _row(title, values)
-
-
-def _row(title: str, values: Mapping[str, int]) -> Iterator[Text]:
-    if values:
-        text = "   ".join(f"{name}{_NBSP}{count:,}" for name, count in values.items())
-        yield from _wrapped(Text(f"{title:<14}", "dim"), text)
+        if values:
+            text = "   ".join(f"{name}{_NBSP}{count:,}" for name, count in values.items())
+            yield from _wrapped(Text(f"{title:<14}", "dim"), text)
 
 
 def _verdict(audited: Report) -> Text:

@@ -65,12 +65,8 @@ class TwinAudit:
         """Judges the stream by its own figures; ``head`` was read after them."""
         first, last, _ = self.state
         if self._foreign:
-            findings.add(
-                OWN,
-                str(self._foreign),
-                ids=[self.name],
-                remedy="nats stream info " + self._stream + "    # shows whose it is",
-            )
+            remedy = f"nats stream info {self._stream}    # shows whose it is"
+            findings.add(OWN, str(self._foreign), ids=[self.name], remedy=remedy)
         elif self.missing and head:
             findings.add(
                 WHOLE,
@@ -80,13 +76,9 @@ class TwinAudit:
                 remedy=self._remedy.partition("# ")[2].replace("with", "start it", 1),
             )
         elif first > self.trimmed + 1 and head:
-            findings.add(
-                WHOLE,
-                f"stream {self._stream} begins with {first}: the messages before it are gone",
-                ids=[self.name],
-                events=[f"{self.name}/{self.trimmed + 1}", f"{self.name}/{min(first - 1, head)}"],
-                remedy=self._remedy,
-            )
+            says = f"stream {self._stream} begins with {first}: the messages before it are gone"
+            events = [f"{self.name}/{self.trimmed + 1}", f"{self.name}/{min(first - 1, head)}"]
+            findings.add(WHOLE, says, ids=[self.name], events=events, remedy=self._remedy)
         if last > head:
             findings.add(
                 NOT_AHEAD,
@@ -130,13 +122,9 @@ class TwinAudit:
 
     def _report_missing(self, positions: Iterable[int], findings: Findings) -> None:
         for first, last in runs(positions):
-            findings.add(
-                WHOLE,
-                f"stream {self._stream} has no message {span(first, last)}",
-                ids=[self.name],
-                events=sorted({f"{self.name}/{first}", f"{self.name}/{last}"}),
-                remedy=self._remedy,
-            )
+            says = f"stream {self._stream} has no message {span(first, last)}"
+            events = sorted({f"{self.name}/{first}", f"{self.name}/{last}"})
+            findings.add(WHOLE, says, ids=[self.name], events=events, remedy=self._remedy)
 
     async def messages(self, first: int, last: int) -> dict[int, Stored]:
         """The messages from ``first`` to ``last`` that exist, by sequence (direct get in batches, NATS ADR-31)."""

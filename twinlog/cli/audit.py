@@ -78,7 +78,7 @@ def _of_project(options: argparse.Namespace) -> Any:
 
 async def _by_address(options: argparse.Namespace) -> Any:
     """The chains of the services that are asked where their logs are."""
-    from twinlog.audit.by_address import known_by_name, open_chain_auditor
+    from twinlog.audit.project import known_by_name, open_chain_auditor
 
     async with asked.connected(options) as to_ask:
         told = [await each.ask(each.inspection.Describe, pb.DescribeRequest()) for each in to_ask]

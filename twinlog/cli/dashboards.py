@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from twinlog.observe.dashboards.files import written
+    from twinlog.observe.dashboards.grafana import written
 
     try:
         for path in written(Path(options.folder), options.docs):

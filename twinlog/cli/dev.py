@@ -203,7 +203,7 @@ def specs(project: Project) -> Mapping[str, ServiceSpec]:
 
 def mains(project: Project, services: Mapping[str, ServiceSpec]) -> Mapping[str, Any]:
     """The ``main`` of each service's program, by its package. Raises Usage."""
-    from twinlog.service.program import main_of
+    from twinlog.service.process import main_of
 
     found: dict[str, Any] = {}
     for package, spec in services.items():

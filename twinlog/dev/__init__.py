@@ -1,6 +1,5 @@
 """Embedded Postgres and NATS, and a supervisor of the processes that use them, for running on one machine."""
 
-from twinlog.dev.metrics_ports import FIRST as FIRST_METRICS
 from twinlog.dev.nats import EmbeddedNats
 from twinlog.dev.postgres import EmbeddedPostgres
 from twinlog.dev.preflight import check_nats, check_postgres, check_settings
@@ -15,7 +14,7 @@ from twinlog.dev.process import (
     stop,
 )
 from twinlog.dev.supervisor import Program, Supervisor, end_leftover_service, until_serving
-from twinlog.dev.system import Console, System, end_leftovers, locked, running
+from twinlog.dev.system import FIRST_METRICS, Console, System, end_leftovers, locked, running
 from twinlog.dev.told import Told, until_told
 
 __all__ = [

@@ -51,7 +51,8 @@ class EmbeddedPostgres(EmbeddedServer):
         """``port`` 0 is any free port. Without ``fsync``, data survive the death of the server's processes, not one of
         the machine: enough for tests.
         """
-        self._user = _unprivileged() if os.geteuid() == 0 else None
+        # As root, which Postgres refuses, it is run by a user without rights.
+        self._user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
         self._asked = folder.absolute()
         self.folder = self._asked if self._user is None else _enterable(self._asked, self._user)
         self.port = port or free_port()
@@ -208,11 +209,6 @@ def _copied(package: Path, folder: Path) -> Path:
                 each.chmod(mode | (0o555 if mode & 0o100 else 0o444))
         new.rename(folder)  # a copy that was cut off is begun again
     return folder / package.name
-
-
-def _unprivileged() -> int:
-    """The uid that Postgres runs as in place of root, which it refuses."""
-    return pwd.getpwnam("nobody").pw_uid
 
 
 def _open_to_all(path: Path) -> bool:

@@ -17,9 +17,10 @@ import grpc.aio
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from twinlog.dev.metrics_ports import SETTING as METRICS
 from twinlog.dev.process import Refused, StartFailed, end_leftover, send, spawn, stop, tail
 
+METRICS = "METRICS_ADDRESS"
+"""The setting of where a process tells its metrics."""
 _FIRST_RESTART_SECONDS, _LAST_RESTART_SECONDS = 0.2, 5.0
 _LAST_UNCHANGED_SECONDS = 60.0
 """Where a change of a file starts it again, too."""

@@ -14,24 +14,25 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from twinlog.dev.metrics_ports import SETTING as METRICS
-from twinlog.dev.metrics_ports import console_address, metrics_addresses
 from twinlog.dev.nats import EmbeddedNats
 from twinlog.dev.postgres import EmbeddedPostgres
 from twinlog.dev.preflight import check_nats, check_postgres, check_settings
 from twinlog.dev.process import Misconfigured, free_port, port_is_free
-from twinlog.dev.supervisor import Program, Supervisor, end_leftover_service
+from twinlog.dev.supervisor import METRICS, Program, Supervisor, end_leftover_service
 from twinlog.service.settings import checked_address
 from twinlog.service.spec import ServiceSpec
 
 T = TypeVar("T")
 _COLORS = (36, 32, 35, 33, 34, 31)
 """ANSI colors of what services say."""
-
-
 CONSOLE = "twinlog.console"
 """Run as ``python -m``."""
 _CONSOLE_SETTING = "CONSOLE_ADDRESS"
+FIRST_METRICS = "127.0.0.1:9461"
+"""Where the first service tells its metrics; the others do on the ports behind it."""
+CONSOLE_METRICS = 9465
+"""The console's port for them."""
+_MOST_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -259,3 +260,35 @@ def _port(setting: str) -> int:
             "unset for any that is free"
         )
     return int(given)
+
+
+def metrics_addresses(first: str, number: int) -> Sequence[str]:
+    """Addresses for so many services, from a first one on; empty ones where that is empty.
+
+    A port that is taken is left out, and so is that of the console. With port 0 all are any that are free.
+    """
+    if not first:
+        return [""] * number
+    host, _, port = first.rpartition(":")
+    found: list[int] = []
+    for _ in range(number):
+        wanted = (found[-1] if found else int(port) - 1) + 1 if int(port) else 0
+        found.append(_next(host, wanted) or free_port())
+    return [f"{host}:{each}" for each in found]
+
+
+def console_address(first: str) -> str:
+    """The console's address, where the first service has that one; empty where that is empty."""
+    if not first:
+        return ""
+    host, _, port = first.rpartition(":")
+    fixed = int(port) and port_is_free(host.strip("[]"), CONSOLE_METRICS)
+    return f"{host}:{CONSOLE_METRICS if fixed else free_port()}"
+
+
+def _next(host: str, port: int) -> int:
+    """The first port from one on that is free; 0 where there is none nearby, and where that one is 0."""
+    ports = range(port, min(port + _MOST_STEPS, 65_536)) if port else ()
+    return next(
+        (each for each in ports if each != CONSOLE_METRICS and port_is_free(host.strip("[]"), each)), 0
+    )

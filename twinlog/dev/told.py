@@ -11,8 +11,8 @@ from typing import Any
 
 from twinlog.dev.process import StartFailed, kill_all
 from twinlog.service.dump import Dump
+from twinlog.service.runtime import heeded_signals
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _REFUSED_FILES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
 """What the machine says of files that cannot be written, or not by this user."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -45,7 +45,7 @@ async def until_told(command: Coroutine[Any, Any, int]) -> int:
         else:
             kill_all()
 
-    heeded = [signum for signum in _SIGNALS if not _ignores_hangups(signum)]
+    heeded = heeded_signals()
     for signum in heeded:
         # Not loop.add_signal_handler, which would restore a handler that ends the last Ctrl-C in a traceback.
         signal.signal(signum, lambda number, _frame: loop.call_soon_threadsafe(on_signal, number))
@@ -66,11 +66,6 @@ async def until_told(command: Coroutine[Any, Any, int]) -> int:
         kill_all()
         for signum in heeded:
             signal.signal(signum, signal.SIG_IGN)
-
-
-def _ignores_hangups(signum: signal.Signals) -> bool:
-    """Whether this is the hangup of a terminal, which nohup has this process ignore."""
-    return signum == signal.SIGHUP and signal.getsignal(signum) == signal.SIG_IGN
 
 
 def _say(line: str) -> None:

@@ -75,6 +75,12 @@ def wrong_functions(part: str, rules: Mapping[Any, object]) -> Iterator[str]:
             yield f"{part} has {shown(rule)} for {event.DESCRIPTOR.full_name}; give a function"
 
 
+def wrong_rules(part: str, rules: Mapping[Any, object]) -> Iterator[str]:
+    """What is wrong with a table from events to functions."""
+    yield from wrong_events(part, rules)
+    yield from wrong_functions(part, rules)
+
+
 def refuse(of: str, wrong: Iterator[str]) -> None:
     """Raises WrongForm for the first of what is wrong, if anything is."""
     if what := next(wrong, ""):

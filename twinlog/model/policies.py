@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
@@ -23,8 +22,7 @@ from twinlog.model.forms import (
     refuse,
     refuse_other,
     shown,
-    wrong_events,
-    wrong_functions,
+    wrong_rules,
 )
 from twinlog.model.routing import has_routing_key, rule_of
 
@@ -127,7 +125,7 @@ class Policies:
 
     def __post_init__(self) -> None:
         refuse_other(of := f"Policies(log={self.log!r}, actor={self.actor!r})", self, _FORMS)
-        refuse(of, chain(wrong_events("rules", self.rules), wrong_functions("rules", self.rules)))
+        refuse(of, wrong_rules("rules", self.rules))
         for event in self.rules if self.routing_key else ():
             if not has_routing_key(event):
                 raise ConfigurationError(

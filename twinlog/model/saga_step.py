@@ -11,9 +11,23 @@ from typing import Any
 from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.message import Message
 
-from twinlog.model.forms import refuse_other, refuse_value
+from twinlog.model.forms import (
+    DURATION_OR_TIME,
+    EVENT,
+    FLAG,
+    MOST_DAYS,
+    NAME,
+    TEXT,
+    Form,
+    Forms,
+    function_of,
+    one,
+    optional,
+    refuse_other,
+    refuse_value,
+    whole,
+)
 from twinlog.model.messages import unpack
-from twinlog.model.saga_forms import BACKOFF_FORMS, CONTEXT_FORMS, step_forms
 
 
 class Replies(Mapping[str, Any]):
@@ -39,6 +53,20 @@ class Replies(Mapping[str, Any]):
 
 
 _NO_REPLIES = Replies({})
+_CONTEXT_FORMS: Forms = {
+    "reason": TEXT,
+    "aborted": FLAG,
+    "replies": Form(
+        lambda given: isinstance(given, Mapping), "a mapping from the names of steps to messages"
+    ),
+    "attempt": whole(1),
+}
+_BOUNDED = Form(
+    lambda given: isinstance(given, timedelta) and given <= timedelta(days=MOST_DAYS),
+    f"a timedelta, such as timedelta(seconds=5), of at most {MOST_DAYS} days",
+)
+_BACKOFF_FORMS: Forms = {"first": _BOUNDED, "most": _BOUNDED, "attention_after": whole(1)}
+"""What is too short is told with the table, by the step that has it."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +92,7 @@ class SagaContext:
         sound = isinstance(self.reason, str) and isinstance(self.aborted, bool)
         # Looked at part by part only where one is wrong: there is one for each command.
         if not sound or not isinstance(self.replies, Mapping) or not isinstance(self.attempt, int):
-            refuse_value("SagaContext", self, CONTEXT_FORMS)
+            refuse_value("SagaContext", self, _CONTEXT_FORMS)
 
 
 @dataclass(frozen=True)
@@ -77,7 +105,7 @@ class Backoff:
     """After this many failed attempts, an instance that retries without end shows that it needs attention."""
 
     def __post_init__(self) -> None:
-        refuse_other("Backoff", self, BACKOFF_FORMS)
+        refuse_other("Backoff", self, _BACKOFF_FORMS)
 
     def delay(self, attempt: int) -> timedelta:
         """How long attempt number ``attempt``, from 1, waits for its answer, or for the next one after it failed."""
@@ -132,7 +160,7 @@ class Step:
     """The steps of a :class:`Parallel`."""
 
     def __post_init__(self) -> None:
-        refuse_other(f"step {self.name!r}", self, step_forms(Backoff))
+        refuse_other(f"step {self.name!r}", self, _STEP_FORMS)
 
     def is_transient(self, failure: Message) -> bool:
         """Whether a failure may pass."""
@@ -153,3 +181,28 @@ class Parallel(Step):
 
     def __init__(self, *steps: Step) -> None:
         super().__init__("in parallel", together=steps)
+
+
+_MAKES_COMMAND = optional(
+    function_of("the context that makes the command, such as lambda context: HoldRoom(id=context.trigger.id)")
+)
+_STEP_FORMS: Forms = {
+    "name": NAME,
+    "send": _MAKES_COMMAND,
+    "done": optional(EVENT),
+    "refused": optional(EVENT),
+    "why": function_of("the refusal"),
+    "undo": _MAKES_COMMAND,
+    "undone": optional(EVENT),
+    "matches": optional(function_of("the event")),
+    "deadline": optional(DURATION_OR_TIME),
+    "retries": whole(-(2**31)),
+    "transient": Form(
+        lambda given: given is None or EVENT.holds(given) or callable(given),
+        "the generated class of a message, or a function of the refusal",
+    ),
+    "backoff": optional(one(Backoff, "a Backoff, such as Backoff(first=timedelta(seconds=5))")),
+    "when": optional(function_of("the context")),
+    "lasts": optional(DURATION_OR_TIME),
+    "no_return": FLAG,
+}

@@ -26,8 +26,21 @@ from typing import Any
 from google.protobuf.message import Message
 
 from twinlog.model.errors import ConfigurationError
-from twinlog.model.forms import wrong_events, wrong_functions, wrong_parts
-from twinlog.model.saga_forms import saga_forms
+from twinlog.model.forms import (
+    EVENT,
+    EVENTS,
+    NAME,
+    RULES,
+    Form,
+    Forms,
+    function_of,
+    one,
+    optional,
+    several,
+    whole,
+    wrong_parts,
+    wrong_rules,
+)
 from twinlog.model.saga_mistakes import (
     event_name,
     in_backoff,
@@ -109,6 +122,27 @@ class Saga:
         return list(dict.fromkeys(answer for answer in (*found, closing, *self.interrupted_by) if answer))
 
 
+def _of_logs(given: Any) -> bool:
+    return hasattr(given, "items") and all(
+        NAME.holds(log) and EVENTS.holds(each) for log, each in given.items()
+    )
+
+
+_FORMS: Forms = {
+    "name": NAME,
+    "version": whole(-(2**31)),
+    "starts_with": EVENT,
+    "steps": several(Step, "steps"),
+    "partition_key": function_of("the trigger"),
+    "on_compensated": optional(one(Step, "a step with send and done")),
+    "interrupted_by": RULES,
+    "backoff": one(Backoff, "a Backoff, such as Backoff(first=timedelta(seconds=5))"),
+    "id": optional(function_of("the event")),
+    "sources": Form(_of_logs, 'by log, the events that it hears, such as {"rooms": [RoomHeld, RoomRefused]}'),
+    "routing_key": NAME,
+}
+
+
 def name_of(saga: Saga, step: int) -> str:
     """The name of a step by its number; that of the closing command by the number of steps."""
     closing = saga.on_compensated
@@ -116,9 +150,8 @@ def name_of(saga: Saga, step: int) -> str:
 
 
 def _wrong_in_table(saga: Saga) -> Iterator[str]:
-    yield from wrong_parts(saga, saga_forms(Step, Backoff))
-    yield from wrong_events("interrupted_by", saga.interrupted_by)
-    yield from wrong_functions("interrupted_by", saga.interrupted_by)
+    yield from wrong_parts(saga, _FORMS)
+    yield from wrong_rules("interrupted_by", saga.interrupted_by)
     yield from wrong_groups(saga.steps)
 
 

@@ -135,7 +135,7 @@ class Upcast:
         """A type that has lost its meaning: its events stay in the log, and readers are spared them."""
         line = f"Upcast.drop({_name(old)})"
         _refuse_unknown(line, [old])
-        return Upcast(line, [Reading(old, _nothing, ())])
+        return Upcast(line, [Reading(old, lambda _old: (), ())])
 
 
 def table_of(upcasts: Mapping[type[Message], tuple[Upcaster, Sequence[type[Message]]]]) -> Sequence[Upcast]:
@@ -317,10 +317,6 @@ _SCALARS = {
     for name, number in vars(FieldDescriptor).items()
     if name.startswith("TYPE_")
 }
-
-
-def _nothing(_old: Message) -> Sequence[Message]:
-    return ()
 
 
 def _name(of: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
@@ -24,8 +23,7 @@ from twinlog.model.forms import (
     refuse_other,
     shown,
     whole,
-    wrong_events,
-    wrong_functions,
+    wrong_rules,
 )
 
 Row = TypeVar("Row")
@@ -85,7 +83,7 @@ class View(Generic[Row]):
     def __post_init__(self) -> None:
         refuse_other(of := f"view {self.name!r}", self, _FORMS)
         if self.rules is not None:
-            refuse(of, chain(wrong_events("rules", self.rules), wrong_functions("rules", self.rules)))
+            refuse(of, wrong_rules("rules", self.rules))
             if self.each or not (self.evolve is unchanged or isinstance(self.evolve, _ByType)):
                 raise WrongForm(
                     of=f"view {self.name!r}", what="it has rules beside evolve or each; keep one of them"

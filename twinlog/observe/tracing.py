@@ -7,15 +7,20 @@ begun below the edge only for events that carry a sampled one, so an unsampled c
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from twinlog.consume import Middleware
+from twinlog.log.ports import Log, Timer
+from twinlog.log.timers import Causes
+from twinlog.log.twin import Twin
 from twinlog.model.clock import Clock
 from twinlog.model.errors import ConfigurationError
-from twinlog.observe.tracing_off import NO_TRACING, Tracing
+from twinlog.model.schema import Schema
+from twinlog.rpc import Middleware as RpcMiddleware
 
 if TYPE_CHECKING:
     from twinlog.observe.tracing_spans import Tracer
@@ -82,3 +87,30 @@ def _is_installed() -> bool:
         return find_spec("opentelemetry.exporter.otlp.proto.http") is not None
     except ModuleNotFoundError:  # not even what it is part of
         return False
+
+
+class Tracing:
+    """What a service puts around its parts where traces are off: nothing."""
+
+    def methods(self) -> Sequence[RpcMiddleware]:
+        """What goes around each gRPC method, outermost."""
+        return ()
+
+    def consumers(self, schema: Schema) -> Sequence[Middleware]:
+        """What goes around each consumer, innermost; ``schema`` decodes its events."""
+        return ()
+
+    def log(self, log: Log) -> Log:
+        """The log that the writer appends to."""
+        return log
+
+    def twin(self, twin: Twin) -> Twin:
+        """The twin that the relay publishes to."""
+        return twin
+
+    def timers(self, causes: Causes) -> AbstractContextManager[Mapping[Timer, str]]:
+        """Around the firing of timers: the trace context of what each sets off, where its cause was sampled."""
+        return nullcontext({})
+
+
+NO_TRACING = Tracing()

@@ -59,8 +59,6 @@ class StreamNotBegun(NotFound):
 
 
 class InspectionService(InspectionServiceServicer):
-    """twinlog.v1.InspectionService."""
-
     def __init__(self, inspected: Inspected) -> None:
         self._inspected = inspected
         self._log = inspected.log

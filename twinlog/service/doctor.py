@@ -7,8 +7,9 @@ is said. Migrations are tried in a schema that is taken back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import grpc
 import grpc.aio
@@ -157,8 +158,10 @@ async def _program(seen: Seen, main: Main | None, client: NatsClient | None) -> 
         for condition in service.to_hold or ():
             if condition.name not in left_out:
                 findings.append(await held(spec, condition))
-        if all(each.state is State.OK for each in findings):
-            findings += [await held(spec, each) for each in _after_migrations(seen)]
+        start, columns = seen.start, seen.columns
+        if all(each.state is State.OK for each in findings) and start and columns is not None:
+            compared = Condition("columns after the migrations", partial(start.check_columns, columns))
+            findings.append(await held(spec, compared))
         for log, types in service.followed.items() if client else ():
             findings.append(await _copy(seen, log, types, twin(log)))
     return [*findings, *await _listening(spec, settings)]
@@ -184,13 +187,6 @@ async def _copy(seen: Seen, log: str, types: Collection[str], twin: Twin) -> Fin
         why = reason(error)
     said = f"what its owner stores cannot be compared ({why}); have the owner's proto as it is"
     return Finding(subject, State.NOTE, said)
-
-
-def _after_migrations(seen: Seen) -> Iterator[Condition]:
-    """What a start compares once it has applied them."""
-    start, columns = seen.start, seen.columns
-    if start and columns is not None:
-        yield Condition("columns after the migrations", lambda: start.check_columns(columns))
 
 
 async def _wired(spec: ServiceSpec, main: Main, stand_in: StandIn) -> list[Finding]:

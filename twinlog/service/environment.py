@@ -22,7 +22,7 @@ from twinlog.log.saga_list import SagaListStore
 from twinlog.log.twin import Twin
 from twinlog.memory.keys import MemoryKeys
 from twinlog.model.clock import Clock, Ids
-from twinlog.observe.tracing_off import NO_TRACING, Tracing
+from twinlog.observe.tracing import NO_TRACING, Tracing
 from twinlog.rpc import Middleware as RpcMiddleware
 from twinlog.rpc.freshness import Messages
 from twinlog.rpc.handlers import OnRefused

@@ -1,4 +1,4 @@
-"""A service in its own process: over Postgres and JetStream, with settings, logs and signals.
+"""A service in its own process, as :func:`twinlog.run` runs it: over Postgres and JetStream, with settings and logs.
 
 Leaving the block undoes it in order: no new calls → calls in flight → cursors → writer → relay → connections.
 """
@@ -6,7 +6,8 @@ Leaving the block undoes it in order: no new calls → calls in flight → curso
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from datetime import timedelta
@@ -23,11 +24,12 @@ from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.log.installation import named
 from twinlog.log.keys import ConnectedKeys, RememberedKeys, require_cipher
+from twinlog.log.lease import holder_of, is_here
 from twinlog.log.system import RandomIds, StoreClock, SystemClock
 from twinlog.log.wrapping import Wrapping, wrapping_keys
 from twinlog.memory.keys import MemoryKeys
 from twinlog.model.clock import Clock
-from twinlog.model.errors import Unavailable
+from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.forms import Form, Forms, WrongForm, one, refuse_other
 from twinlog.model.forms import shown as in_words
 from twinlog.model.personal import personal_types
@@ -40,14 +42,15 @@ from twinlog.postgres.log import PostgresLog, open_log
 from twinlog.postgres.migrations import pending
 from twinlog.postgres.saga_list import PostgresSagaList
 from twinlog.postgres.source import log_of
+from twinlog.service import runtime
 from twinlog.service.conditions import hold
-from twinlog.service.dumped import parts_of
+from twinlog.service.dump import Line
 from twinlog.service.environment import Endpoint, Environment, Observed
 from twinlog.service.logging import configure_logging
 from twinlog.service.mistakes import refuse
-from twinlog.service.runtime import Shutdown
+from twinlog.service.runtime import Main, Shutdown
 from twinlog.service.service import Service
-from twinlog.service.settings import Settings, services_in, shown
+from twinlog.service.settings import Settings, load, services_in, shown
 from twinlog.service.spec import ServiceSpec
 from twinlog.service.spec_mistakes import in_spec
 from twinlog.service.start import Start, database_in, of_program, signing
@@ -289,3 +292,58 @@ class _Messages:
 
     async def subscribe(self, subject: str, *, cb: Callable[[Any], Awaitable[None]]) -> Any:
         return await self._client.subscribe(named(self._namespace, subject), cb=cb)
+
+
+def run(program: Main | ServiceSpec, wire: Wire | None = None, /) -> int:
+    """Runs a service until it is asked to stop, and ends the process: ``run(SPEC, wire)`` is a whole ``__main__``.
+
+    ``wire`` gets the service and the store that the spec's ``views`` makes. It subscribes policies, projections,
+    effects and sagas, and returns the service's servicer, a tuple of several, or None. :class:`~twinlog.testing.Hosted`
+    takes the same function.
+
+    An async function ``main(shutdown)`` may take the place of both and do what it likes, such as :func:`open_service`;
+    ``run`` then returns the exit code, for ``sys.exit``.
+
+    SIGTERM, SIGINT and SIGHUP, which is ignored under nohup, request the :class:`Shutdown`; a second signal cuts it
+    short. The code is 0 after an orderly stop, 1 after a crash, and 2 after a :class:`ConfigurationError`, which is one
+    line on stderr. On SIGUSR1, SIGUSR2 and SIGQUIT the process writes to stderr what it is doing, even while its event
+    loop hangs.
+    """
+    if isinstance(program, ServiceSpec) and wire is not None:
+        sys.exit(runtime.run(main_of(program, wire)))
+    if not isinstance(program, ServiceSpec) and callable(program) and wire is None:
+        return runtime.run(program)
+    raise ConfigurationError(
+        "run takes a spec and what wires its service, run(SPEC, wire), or run(main) alone"
+    )
+
+
+def main_of(spec: ServiceSpec, wire: Wire) -> Main:
+    """The ``main`` of a service's program: with the spec's settings and views, wired and served."""
+
+    async def main(shutdown: Shutdown) -> None:
+        async with open_service(spec, load(spec.settings), shutdown, wire=wire) as service:
+            await service.serve()
+
+    return main
+
+
+def parts_of(service: Service) -> Iterator[tuple[str, Line]]:
+    """The parts of a service: queues, positions, connections and problems, as they are in memory now."""
+    yield "writer", service.writer.dumped()
+    yield "relay", service.relay.dumped()
+    for _, handler, cursor, _, lease in service.inspected.followed:
+        yield (
+            "consumer",
+            {
+                **cursor.dumped(),
+                "log": handler.source,
+                "here": is_here(lease),
+                "holder": holder_of(lease) or None,
+                "dead_letters": handler.count,
+            },
+        )
+    if isinstance(service.log, PostgresLog):
+        yield "pool", service.log.dumped()
+    for problem in service.inspected.problems():
+        yield "problem", {"signal": problem.signal or None, "problem": problem.problem}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
@@ -153,39 +154,31 @@ async def relink(options: Options, log: PostgresLog, say: Callable[[str], None] 
     return MENDED
 
 
+@dataclass(frozen=True)
 class _Repair:
     """One repair."""
 
-    def __init__(
-        self,
-        options: Options,
-        log: PostgresLog,
-        twin: Twin,
-        database: str,
-        pools: Mapping[str, Pool],
-        say: Callable[[str], None],
-    ) -> None:
-        self._options = options
-        self._log = log
-        self._twin = twin
-        self._database = database
-        self._pools = pools
-        self._say = say
+    options: Options
+    log: PostgresLog
+    twin: Twin
+    database: str
+    pools: Mapping[str, Pool]
+    say: Callable[[str], None]
 
     async def run(self) -> int:
         """Gives the exit code."""
-        astray = await self._log.head_astray()
+        astray = await self.log.head_astray()
         if astray:
-            self._say(f"Table log_head of {self._database} is wrong: {astray.facts['why']}.")
-        found = await difference(self._log, self._twin)
-        if found.since == 1 and await self._log.last():
+            self.say(f"Table log_head of {self.database} is wrong: {astray.facts['why']}.")
+        found = await difference(self.log, self.twin)
+        if found.since == 1 and await self.log.last():
             raise Unrepairable(
-                log=self._log.name,
+                log=self.log.name,
                 why=f"they have nothing in common: the stream belongs to another log than that of database "
-                f"{self._database}. If nobody needs the stream, delete it (nats stream rm {self._twin.name}), "
+                f"{self.database}. If nobody needs the stream, delete it (nats stream rm {self.twin.name}), "
                 f"and the relay makes it anew; otherwise use another NATS server or account",
             )
-        if found.since and not self._options.give_up and not only_notes_of_projections(found.theirs):
+        if found.since and not self.options.give_up and not only_notes_of_projections(found.theirs):
             return await self._restore(found, bool(astray))
         return await self._accept(found, bool(astray))
 
@@ -193,30 +186,30 @@ class _Repair:
         """Puts back into the log what the stream still has."""
         if not found.complete:
             last = found.theirs[-1].position
-            self._say(
-                f"{self._log.name} lost its events from {found.since} on, and of those the stream has lost some too: "
+            self.say(
+                f"{self.log.name} lost its events from {found.since} on, and of those the stream has lost some too: "
                 f"it has {found.since} to {last} of {found.since} to {found.state.last} ({found.damaged})."
             )
-            self._say("Restore a database that has them; or give them up with --give-up.")
+            self.say("Restore a database that has them; or give them up with --give-up.")
             return LEFT
-        made = await postgres.planned(self._log, found)
+        made = await postgres.planned(self.log, found)
         self._tell(made)
         await self._tell_gone(found.state.last, astray)
         await self._tell_effects(made.restored)
-        if self._options.dry_run:
-            self._say("Nothing was changed: this was a dry run.")
+        if self.options.dry_run:
+            self.say("Nothing was changed: this was a dry run.")
             return MENDED
-        made = await postgres.carry_out(self._log, found)
+        made = await postgres.carry_out(self.log, found)
         if found.damaged:
-            await self._twin.delete()
-        self._say(f"Log {self._log.name} is repaired; the relay copies what is new.")
+            await self.twin.delete()
+        self.say(f"Log {self.log.name} is repaired; the relay copies what is new.")
         return MENDED
 
     def _tell(self, made: Plan) -> None:
-        own = self._log.name
+        own = self.log.name
         first, last = made.restored[0], made.restored[-1]
-        self._say(
-            f"The log in {self._database} lost events {own}/{first.position} to {last.position}, "
+        self.say(
+            f"The log in {self.database} lost events {own}/{first.position} to {last.position}, "
             f"recorded from {first.recorded_at:%F %T} to {last.recorded_at:%F %T} UTC; the stream has them all."
         )
         self._list("They are put back at their positions:", made.restored)
@@ -229,80 +222,80 @@ class _Repair:
             made.given_up,
         )
         for consumer, position in sorted(made.checkpoints.items()):
-            self._say(f"Consumer {consumer} goes on after event {position}.")
-        self._say("The outcomes of the lost requests are gone: a client that repeats one is answered anew.")
+            self.say(f"Consumer {consumer} goes on after event {position}.")
+        self.say("The outcomes of the lost requests are gone: a client that repeats one is answered anew.")
 
     async def _tell_effects(self, lost: Sequence[Recorded]) -> None:
         """What other services did because of lost events."""
-        for database, pool in self._pools.items():
-            if database == self._database:
+        for database, pool in self.pools.items():
+            if database == self.database:
                 continue
             try:
                 found = await postgres.effects(pool, lost)
             except (ArchiveUnavailable, WrongSetting) as error:
-                self._say(f"What was recorded in {database} because of them is not known. {error}")
+                self.say(f"What was recorded in {database} because of them is not known. {error}")
                 continue
             if found:
                 said = "1 event was" if len(found) == 1 else f"{len(found)} events were"
-                self._say(f"Because of them, {said} recorded in {database}:")
+                self.say(f"Because of them, {said} recorded in {database}:")
             for event in found[:_SHOWN]:
                 what = f"{event.type} of {event.stream.type} {event.stream.id}"
                 why = f"by {event.metadata.actor} for {event.metadata.causation_id}"
-                self._say(f"  {event.position} {what}, {why}")
+                self.say(f"  {event.position} {what}, {why}")
             self._more(len(found))
 
     async def _tell_gone(self, last: int, astray: bool) -> bool:
         """Whether the log knows of events that are neither here nor there; ``last``: the last one that is."""
-        if not astray or (known := await self._log.known_end()) <= last:
+        if not astray or (known := await self.log.known_end()) <= last:
             return False
-        self._say(
+        self.say(
             f"The log recorded events {last + 1} to {known} too, and neither it nor the stream has them any more."
         )
         return True
 
     async def _accept(self, found: Difference, astray: bool) -> int:
         """Takes the log as it is: what it lacks is gone, or was of use to nobody else."""
-        head = await self._log.last()
+        head = await self.log.last()
         back = [one async for one in self._astray(found, head)]
-        if gap := await self._log.first_gap():
+        if gap := await self.log.first_gap():
             return self._leave_gap(*gap, in_stream=bool(found.since))
         if not (found.since or found.damaged or back or astray):
-            self._say(f"Log {self._log.name} in {self._database} and its stream agree: nothing to repair.")
+            self.say(f"Log {self.log.name} in {self.database} and its stream agree: nothing to repair.")
             return NOTHING
         await self._tell_given_up(found, back)
         gone = await self._tell_gone(head, astray)
-        if (back or gone) and not self._options.give_up:
-            self._say(
+        if (back or gone) and not self.options.give_up:
+            self.say(
                 "Neither the log nor the stream has these events. Restore a database that has them; or give them "
                 "up with --give-up."
             )
             return LEFT
         if astray:
-            self._say(f"The log ends with event {head}; its table log_head is set to that.")
-        if self._options.dry_run:
-            self._say("Nothing was changed: this was a dry run.")
+            self.say(f"The log ends with event {head}; its table log_head is set to that.")
+        if self.options.dry_run:
+            self.say("Nothing was changed: this was a dry run.")
             return MENDED
-        await postgres.place_head(self._log.pool)
+        await postgres.place_head(self.log.pool)
         for one in back:
-            await postgres.set_back(self._pools[one.database], one.consumer, one.position, one.back_to)
+            await postgres.set_back(self.pools[one.database], one.consumer, one.position, one.back_to)
         if found.since or found.damaged:
-            await self._twin.delete()
-            self._say(f"Stream {self._twin.name} is deleted; the relay makes it again from the log.")
+            await self.twin.delete()
+            self.say(f"Stream {self.twin.name} is deleted; the relay makes it again from the log.")
         if back:
-            self._say("Views of these consumers show what was given up: make them again, as an audit says.")
+            self.say("Views of these consumers show what was given up: make them again, as an audit says.")
         return MENDED
 
     def _leave_gap(self, first: int, last: int, *, in_stream: bool) -> int:
         """Positions are gapless, so what is missing between others cannot be given up."""
-        self._say(
-            f"Log {self._log.name} has no events {first} to {last}, though it has those behind them: they cannot be "
+        self.say(
+            f"Log {self.log.name} has no events {first} to {last}, though it has those behind them: they cannot be "
             "given up."
         )
         if in_stream:
-            self._say("Its stream has them: repair it without --give-up.")
+            self.say("Its stream has them: repair it without --give-up.")
         else:
-            self._say(
-                f"Its stream has them neither. Insert them again, from a backup or an export of {self._database}, or "
+            self.say(
+                f"Its stream has them neither. Insert them again, from a backup or an export of {self.database}, or "
                 "restore a database that has them."
             )
         return LEFT
@@ -315,14 +308,14 @@ class _Repair:
             await self._tell_effects(found.theirs)
         elif found.since:
             self._list(
-                f"The log in {self._database} lost these notes of dead letters; they are made again when their events "
+                f"The log in {self.database} lost these notes of dead letters; they are made again when their events "
                 "come again:",
                 found.theirs,
             )
         if found.damaged:
-            self._say(f"The stream is damaged: {found.damaged}. Its log has all of its events.")
+            self.say(f"The stream is damaged: {found.damaged}. Its log has all of its events.")
         for one in back:
-            self._say(
+            self.say(
                 f"Consumer {one.consumer} in {one.database} has handled event {one.position}, which the log does not "
                 f"have. It goes back to {one.back_to}; what it did for events after that stays."
             )
@@ -330,8 +323,8 @@ class _Repair:
     async def _astray(self, found: Difference, head: int) -> AsyncIterator[_Follower]:
         """The consumers that have handled what the log does not have."""
         known: list[tuple[str, postgres.FollowerState, bool]] = []
-        for database, pool in self._pools.items():
-            for one in await postgres.followers(pool, self._log.name):
+        for database, pool in self.pools.items():
+            for one in await postgres.followers(pool, self.log.name):
                 known.append((database, one, await self._in_log(one.event_position, one.event_id)))
         sure = [one.event_position or 0 for _, one, right in known if right and one.event_position]
         agreed = found.since - 1 if found.since else max(sure, default=0)
@@ -345,16 +338,16 @@ class _Repair:
     async def _in_log(self, position: int | None, event_id: UUID | None) -> bool:
         if position is None:
             return False
-        return any(event.event_id == event_id for event in await self._log.read(position - 1, 1))
+        return any(event.event_id == event_id for event in await self.log.read(position - 1, 1))
 
     def _list(self, title: str, events: Sequence[Recorded]) -> None:
         if not events:
             return
-        self._say(title)
+        self.say(title)
         for event in events[:_SHOWN]:
-            self._say(f"  {event.address} {event.type} of {event.stream.type} {event.stream.id}")
+            self.say(f"  {event.address} {event.type} of {event.stream.type} {event.stream.id}")
         self._more(len(events))
 
     def _more(self, count: int) -> None:
         if count > _SHOWN:
-            self._say(f"  and {count - _SHOWN} more")
+            self.say(f"  and {count - _SHOWN} more")

@@ -7,7 +7,7 @@ import gc
 import resource
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -110,14 +110,19 @@ def use_all_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def heeded_signals() -> Sequence[signal.Signals]:
+    """Those that ask a process to stop, without the hangup of its terminal where nohup has it ignored."""
+    ignores_hangups = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT, *(() if ignores_hangups else (signal.SIGHUP,))]
+
+
 async def _supervise(main: Main, dump: Dump) -> int:
     task = asyncio.current_task()
     assert task is not None
     shutdown = Shutdown(task, dump)
     loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(signum) != signal.SIG_IGN or signum != signal.SIGHUP:  # as under nohup
-            loop.add_signal_handler(signum, shutdown.request, signum.name)
+    for signum in heeded_signals():
+        loop.add_signal_handler(signum, shutdown.request, signum.name)
     try:
         await main(shutdown)
     except asyncio.CancelledError:

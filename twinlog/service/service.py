@@ -49,12 +49,11 @@ from twinlog.rpc.snapshot_service import SnapshotService
 from twinlog.rpc.view_operations import ViewOperations
 from twinlog.rpc.view_service import ViewService
 from twinlog.service import mistakes
-from twinlog.service.conditions import ADDRESS, STREAMS, Condition, hold
+from twinlog.service.conditions import ADDRESS, STREAMS, Condition, hold, waited_for
 from twinlog.service.environment import Environment
 from twinlog.service.feeding import Feeding
 from twinlog.service.identity import needs_identity
 from twinlog.service.own_log import OwnLog
-from twinlog.service.starting import waited_for
 from twinlog.service.subscribing import Subscriber, acting, with_policies_of_sagas
 
 _LIST_LINGER_SECONDS = 0.25

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
+import textwrap
 from collections.abc import Callable, Mapping
+from functools import cache
+from itertools import pairwise
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -18,7 +23,6 @@ from twinlog.model.forms import WrongForm
 from twinlog.model.forms import shown as in_words
 from twinlog.postgres.urls import address_of, check_url
 from twinlog.service import logging as logs
-from twinlog.service.meanings import meaning
 
 _ADDRESS = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 _HIGHEST_PORT = 65535
@@ -36,10 +40,6 @@ def checked_address(value: str) -> str:
     return value
 
 
-def _optional_address(value: str) -> str:
-    return checked_address(value) if value else value
-
-
 def _text(pattern: re.Pattern[str], meaning: str) -> AfterValidator:
     def check(value: str) -> str:
         if not pattern.fullmatch(value):
@@ -49,8 +49,8 @@ def _text(pattern: re.Pattern[str], meaning: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _url(check: Callable[[str], object]) -> AfterValidator:
-    """``check`` raises ValueError, without showing the URL."""
+def _passed_by(check: Callable[[str], object]) -> AfterValidator:
+    """``check`` raises ValueError, without showing the value."""
 
     def checked(value: str) -> str:
         check(value)
@@ -71,16 +71,16 @@ def services_in(text: str) -> Mapping[str, str]:
 
 Address = Annotated[str, AfterValidator(checked_address)]
 """A setting that says where to serve, as host:port, such as 127.0.0.1:50051 or [::1]:50051."""
-OptionalAddress = Annotated[str, AfterValidator(_optional_address)]
+OptionalAddress = Annotated[str, _passed_by(lambda address: address and checked_address(address))]
 """The same, or empty."""
-PostgresUrl = Annotated[str, _url(check_url), Field(repr=False)]
+PostgresUrl = Annotated[str, _passed_by(check_url), Field(repr=False)]
 """Never shown, since it may hold a password."""
-NatsUrl = Annotated[str, _url(servers), Field(repr=False)]
+NatsUrl = Annotated[str, _passed_by(servers), Field(repr=False)]
 """Never shown, since it may hold a password."""
 
-OptionalPostgresUrl = Annotated[str, _url(lambda url: url and check_url(url)), Field(repr=False)]
+OptionalPostgresUrl = Annotated[str, _passed_by(lambda url: url and check_url(url)), Field(repr=False)]
 """The same, or empty."""
-WrappingKeys = Annotated[str, _url(wrapping_keys), Field(repr=False)]
+WrappingKeys = Annotated[str, _passed_by(wrapping_keys), Field(repr=False)]
 """Never shown: they are keys."""
 
 Namespace = Annotated[
@@ -106,7 +106,7 @@ Installation = Annotated[
 """What services that work together are called."""
 
 
-Services = Annotated[str, _url(services_in)]
+Services = Annotated[str, _passed_by(services_in)]
 """Where services serve, as name=host:port with commas."""
 
 
@@ -208,3 +208,30 @@ def _complaint(kind: type[BaseSettings], error: Any) -> str:
     what = error["msg"].removeprefix("Value error, ")
     shown = f"={error['input']}" if field is None or field.repr else ""
     return f"{name.upper()}{shown} is wrong: {what[:1].lower()}{what[1:]}{remark}"
+
+
+def meaning(kind: type, field: str) -> str:
+    """The docstring under a field, in the class or in the nearest base that has one; "" where none is found.
+
+    It is read from the source, when it is first asked for: that takes as long as many an import, and a process that
+    starts well shows none.
+    """
+    return next((found[field] for base in kind.__mro__ if field in (found := _docstrings(base))), "")
+
+
+@cache
+def _docstrings(kind: type) -> Mapping[str, str]:
+    """Of the fields of this class alone, by the field's name; empty where its source is missing."""
+    try:
+        source = textwrap.dedent(inspect.getsource(kind))
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    (definition,) = ast.parse(source).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.id: inspect.cleandoc(text)
+        for statement, below in pairwise(definition.body)
+        if isinstance(statement, ast.AnnAssign) and isinstance(field := statement.target, ast.Name)
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+        if isinstance(text := below.value.value, str)
+    }

@@ -37,9 +37,9 @@ def of_program(spec: ServiceSpec, settings: Settings) -> Sequence[Condition]:
             "name of the database",
             lambda: refuse(list(in_database_name(database_in(spec, settings))), spec.name),
         ),
-        Condition("traces", lambda: _without_result(wanted(os.environ))),
+        Condition("traces", lambda: wanted(os.environ)),
         Condition("encryption of personal fields", lambda: require_cipher(personal_types())),
-        Condition("key of the chain", lambda: _without_result(signing(settings.chain_key_file))),
+        Condition("key of the chain", lambda: signing(settings.chain_key_file)),
     ]
 
 
@@ -55,10 +55,6 @@ def signing(key_file: str) -> Sign:
     from twinlog.log.signing import signer
 
     return signer(key_file)
-
-
-def _without_result(_result: object) -> None:
-    """A check that gives something else besides."""
 
 
 class Start:

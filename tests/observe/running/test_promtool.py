@@ -17,8 +17,7 @@ from tests.observe.alert_cases import CASES, Case
 from tests.observe.running.conftest import scrape_all
 from tests.observe.scraping import Scrape, scraped
 from twinlog.observe.dashboards.alerts import ALERTS, rules, runbook
-from twinlog.observe.dashboards.files import RULES, written
-from twinlog.observe.dashboards.grafana import DASHBOARDS
+from twinlog.observe.dashboards.grafana import DASHBOARDS, RULES, written
 from twinlog.observe.dashboards.promql import JOB, RATE
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")

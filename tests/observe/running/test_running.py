@@ -13,11 +13,11 @@ import pytest
 from order_svc.app import SPEC
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_ORCHESTRATION
 from stack.shop import Shop
+from tests.docs import metrics_page
 from tests.e2e.client import Client
 from tests.observe.running.conftest import scrape, scrape_all
 from tests.observe.scraping import series
 from tests.waiting import until
-from twinlog.observe.metrics import catalogue
 from twinlog.v1.inspection_pb2 import DescribeRequest
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
@@ -32,9 +32,9 @@ MOST_SERIES = 1_200
 async def test_every_metric_of_the_catalogue_is_told_by_some_service(shop: Shop) -> None:
     told = await scrape_all(shop)
     names = set().union(*(each.names for each in told.values()))
-    missing = [metric.name for metric in catalogue.ALL if not series(metric) <= names]
+    missing = [metric.name for metric in metrics_page.ALL if not series(metric) <= names]
     assert not missing
-    known = {name for metric in catalogue.ALL for name in series(metric)}
+    known = {name for metric in metrics_page.ALL for name in series(metric)}
     assert not {name for name in names if name.startswith("twinlog_")} - known
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from twinlog.model.clock import Clock
@@ -24,13 +25,13 @@ class Compared(Protocol):
         """By how much the machine's clock is ahead; negative: behind."""
 
 
+@dataclass(frozen=True)
 class Clocks:
     """Looks at the clock; one that is not compared with another has no samples."""
 
     name = "clock"
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    clock: Clock
 
     async def samples(self) -> Sequence[Sample]:
-        return [Sample(AHEAD, self._clock.ahead_seconds)] if isinstance(self._clock, Compared) else []
+        return [Sample(AHEAD, self.clock.ahead_seconds)] if isinstance(self.clock, Compared) else []

@@ -9,8 +9,15 @@ from time import perf_counter
 from typing import Any
 
 from twinlog.observe.metrics.metric import Metric, Sample
-from twinlog.observe.metrics.reasons import INTERNAL, OK, OVERLOADED, UNAVAILABLE, reason_of
-from twinlog.observe.metrics.tallies import Bounded, Histogram
+from twinlog.observe.metrics.tallies import (
+    INTERNAL,
+    OK,
+    OVERLOADED,
+    UNAVAILABLE,
+    Bounded,
+    Histogram,
+    reason_of,
+)
 from twinlog.rpc import Behavior, Context, Method
 
 CALLS = Metric(

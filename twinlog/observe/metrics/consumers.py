@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import perf_counter, time
 from typing import NamedTuple
 
@@ -15,9 +16,8 @@ from twinlog.model.clock import Clock
 from twinlog.model.errors import TwinlogError
 from twinlog.model.event import Recorded
 from twinlog.observe.metrics.metric import Metric, Sample
-from twinlog.observe.metrics.reasons import INTERNAL, UNAVAILABLE, reason_of
-from twinlog.observe.metrics.streams import Streams
-from twinlog.observe.metrics.tallies import AGES, SIZES, Bounded, Histogram
+from twinlog.observe.metrics.tallies import AGES, INTERNAL, SIZES, UNAVAILABLE, Bounded, Histogram, reason_of
+from twinlog.observe.metrics.twins import Streams
 from twinlog.rpc.inspection import Followed, Inspected
 
 _OF = ("consumer", "log")
@@ -138,22 +138,20 @@ class _Lag(NamedTuple):
     seconds: float
 
 
+@dataclass(frozen=True)
 class Consumers:
     """Looks at the consumers, and tells what was counted of them."""
 
     name = "consumers"
 
-    def __init__(
-        self, inspected: Inspected, streams: Streams, tallies: ConsumerTallies, clock: Clock
-    ) -> None:
-        self._inspected = inspected
-        self._streams = streams
-        self._tallies = tallies
-        self._clock = clock
+    inspected: Inspected
+    streams: Streams
+    tallies: ConsumerTallies
+    clock: Clock
 
     async def samples(self) -> Sequence[Sample]:
-        states = await self._streams.states()
-        followed = [*self._inspected.followed]
+        states = await self.streams.states()
+        followed = [*self.inspected.followed]
         lags = await asyncio.gather(*(self._lag(each, states.get(each.handler.source)) for each in followed))
         samples: list[Sample] = []
         for each, lag in zip(followed, lags, strict=True):
@@ -162,7 +160,7 @@ class Consumers:
             if lag is not None:
                 values = zip((POSITION, LAG_EVENTS, LAG_SECONDS), lag, strict=True)
                 samples += [Sample(metric, value, of) for metric, value in values]
-            if tally := self._tallies.of.get(each.handler.name):
+            if tally := self.tallies.of.get(each.handler.name):
                 samples += _counted(tally, of)
         return samples
 
@@ -189,7 +187,7 @@ class Consumers:
         if not isinstance(each.twin, Peeking):
             return 0.0
         event = await each.twin.next_ahead(seen, each.handler.types, each.handler.routing_key)
-        return max(0.0, (self._clock.now() - event.recorded_at).total_seconds()) if event else None
+        return max(0.0, (self.clock.now() - event.recorded_at).total_seconds()) if event else None
 
 
 async def _ahead(each: Followed, seen: int, state: TwinState | None) -> int:

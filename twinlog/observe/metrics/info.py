@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import twinlog
 from twinlog.observe.metrics.metric import Metric, Sample
@@ -12,11 +13,11 @@ INFO = Metric(
 )
 
 
+@dataclass(frozen=True)
 class Info:
     name = "info"
 
-    def __init__(self, service: str) -> None:
-        self._service = service
+    service: str
 
     async def samples(self) -> Sequence[Sample]:
-        return [Sample(INFO, 1, (self._service, twinlog.__version__))]
+        return [Sample(INFO, 1, (self.service, twinlog.__version__))]

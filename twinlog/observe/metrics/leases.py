@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from twinlog.log.lease import Lease, is_here
 from twinlog.observe.metrics.metric import Metric, Sample
@@ -15,12 +16,12 @@ HELD = Metric(
 )
 
 
+@dataclass(frozen=True)
 class Leases:
     name = "leases"
 
-    def __init__(self, leases: Mapping[str, Lease]) -> None:
-        """``leases``: by the work that each is for."""
-        self._leases = leases
+    leases: Mapping[str, Lease]
+    """By the work that each is for."""
 
     async def samples(self) -> Sequence[Sample]:
-        return [Sample(HELD, is_here(lease), (work,)) for work, lease in self._leases.items()]
+        return [Sample(HELD, is_here(lease), (work,)) for work, lease in self.leases.items()]

@@ -10,8 +10,7 @@ from typing import cast
 
 from twinlog.log.ports import Appended, Batch, Conflict, Log, LogSession, ReadRequest, Snapshot, StreamSlice
 from twinlog.observe.metrics.metric import Metric, Sample
-from twinlog.observe.metrics.reasons import UNAVAILABLE, reason_of
-from twinlog.observe.metrics.tallies import SIZES, Bounded, Histogram
+from twinlog.observe.metrics.tallies import SIZES, UNAVAILABLE, Bounded, Histogram, reason_of
 from twinlog.observe.wrapper import Wrapper
 
 APPEND_SECONDS = Metric(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Literal, NamedTuple, Protocol
 
 from twinlog.observe.metrics.tallies import Histogram
@@ -21,11 +20,6 @@ class Metric(NamedTuple):
     """What it counts or measures, in a sentence."""
     labels: Sequence[str] = ()
     """Of few values each: never ids."""
-
-
-def metrics_of(module: ModuleType) -> Sequence[Metric]:
-    """Those that a module defines, in their order."""
-    return [each for each in vars(module).values() if isinstance(each, Metric)]
 
 
 class Sample(NamedTuple):

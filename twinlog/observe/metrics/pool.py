@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from twinlog.log.ports import Log
@@ -28,21 +29,21 @@ class Pooled(Protocol):
         """It tells its size, its greatest size, and how many of its connections are idle."""
 
 
+@dataclass(frozen=True)
 class PoolUse:
     """Looks at the pool of a log; a log without one has no samples."""
 
     name = "pool"
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    log: Log
 
     async def samples(self) -> Sequence[Sample]:
-        if not isinstance(self._log, Pooled):
+        if not isinstance(self.log, Pooled):
             return []
-        pool = self._log.pool
+        pool = self.log.pool
         size, idle, most = pool.get_size(), pool.get_idle_size(), pool.get_max_size()
         states = {"busy": size - idle, "idle": idle, "free": most - size}
         return [
             *(Sample(CONNECTIONS, number, (state,)) for state, number in states.items()),
-            Sample(MADE, self._log.connections),
+            Sample(MADE, self.log.connections),
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from twinlog.observe.metrics.metric import Metric, Sample
 from twinlog.rpc.inspection import Inspected
@@ -18,14 +19,14 @@ PROBLEM = Metric(
 )
 
 
+@dataclass(frozen=True)
 class Problems:
     name = "problems"
 
-    def __init__(self, inspected: Inspected) -> None:
-        self._inspected = inspected
+    inspected: Inspected
 
     async def samples(self) -> Sequence[Sample]:
-        inspected = self._inspected
+        inspected = self.inspected
         return [
             Sample(SERVING, not any(part.problem for part in inspected.parts)),
             *(Sample(PROBLEM, bool(part.problem), (name,)) for name, part in inspected.signals.items()),

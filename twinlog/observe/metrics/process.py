@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -26,9 +26,8 @@ from twinlog.observe.metrics.pool import PoolUse
 from twinlog.observe.metrics.problems import Problems
 from twinlog.observe.metrics.sagas import EVENTS, Sagas
 from twinlog.observe.metrics.serving import telling
-from twinlog.observe.metrics.streams import Streams
 from twinlog.observe.metrics.timers import TimersDue
-from twinlog.observe.metrics.twins import Twins
+from twinlog.observe.metrics.twins import Streams, Twins
 from twinlog.observe.metrics.writer import Writing
 from twinlog.rpc import Behavior, Method
 from twinlog.rpc.inspection import Inspected
@@ -37,22 +36,14 @@ from twinlog.rpc.inspection import Inspected
 class Process(Protocol):
     """What is looked at: a :class:`twinlog.Service`."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def log(self) -> Log: ...
-    @property
-    def inspected(self) -> Inspected: ...
-    @property
-    def relay(self) -> Relay: ...
-    @property
-    def writer(self) -> Writer: ...
-    @property
-    def timers(self) -> Timers: ...
-    @property
-    def leases(self) -> Mapping[str, Lease]: ...
-    @property
-    def saga_list(self) -> SagaList | None: ...
+    name: str
+    log: Log
+    inspected: Inspected
+    relay: Relay
+    writer: Writer
+    timers: Timers
+    leases: dict[str, Lease]
+    saga_list: SagaList | None
 
 
 class Metrics:

@@ -6,6 +6,7 @@ How many start, compensate and need attention is in ``twinlog_log_events_total``
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from twinlog.log.saga_list import SagaCensus, SagaCount, SagaList
@@ -47,39 +48,34 @@ EVENTS = [
 """The types of events of any saga."""
 
 
+@dataclass(frozen=True)
 class Sagas:
     """Looks at the list of sagas."""
 
     name = "sagas"
 
-    def __init__(
-        self,
-        listed: Callable[[], SagaList | None],
-        names: Sequence[str],
-        clock: Clock,
-        events: Mapping[tuple[str, str], int] = {},
-    ) -> None:
-        """``listed``: where sagas are listed, once that is known; ``names``: those of the process's tables;
-        ``events``: how many were appended, by aggregate and type."""
-        self._listed = listed
-        self._names = names
-        self._clock = clock
-        self._events = events
+    listed: Callable[[], SagaList | None]
+    """Where sagas are listed, once that is known."""
+    names: Sequence[str]
+    """Those of the process's tables."""
+    clock: Clock
+    events: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """How many were appended, by aggregate and type."""
 
     async def samples(self) -> Sequence[Sample]:
         ended = [
-            Sample(ENDED, self._events.get((f"{saga}_saga", type), 0), (saga, status))
-            for saga in self._names
+            Sample(ENDED, self.events.get((f"{saga}_saga", type), 0), (saga, status))
+            for saga in self.names
             for type, status in _ENDS.items()
         ]
-        sagas = self._listed()
+        sagas = self.listed()
         return ended if sagas is None else [*ended, *await self._not_ended(sagas)]
 
     async def _not_ended(self, sagas: SagaList) -> Sequence[Sample]:
-        now = self._clock.now()
+        now = self.clock.now()
         counts = {(each.saga, each.status): each for each in await self._counted(sagas, now)}
         samples: list[Sample] = []
-        for saga in sorted({*self._names, *(saga for saga, _ in counts)}):
+        for saga in sorted({*self.names, *(saga for saga, _ in counts)}):
             for status in sorted(NOT_ENDED):
                 found = counts.get((saga, status))
                 of = (saga, SagaStatus.Name(status).removeprefix(_PREFIX))
@@ -97,6 +93,6 @@ class Sagas:
             SagaCount(
                 saga, status, (await sagas.select(ChosenSagas(frozenset({status}), now, saga), 1)).total
             )
-            for saga in self._names
+            for saga in self.names
             for status in NOT_ENDED
         ]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections.abc import Sequence
+
+from twinlog.model.errors import Overloaded, TwinlogError, Unavailable
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the buckets of durations."""
@@ -13,6 +16,12 @@ AGES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.
 """Upper bounds of the buckets of what may be old."""
 
 OTHER = "OTHER"
+OK = "OK"
+CANCELLED = "CANCELLED"
+INTERNAL = "INTERNAL"
+UNAVAILABLE = Unavailable.reason
+OVERLOADED = Overloaded.reason
+"""What failures are called."""
 _MOST_VALUES = 100
 
 
@@ -50,3 +59,10 @@ class Bounded:
         if word not in self.counts and len(self.counts) >= _MOST_VALUES:
             word = OTHER
         self.counts[word] = self.counts.get(word, 0) + 1
+
+
+def reason_of(error: BaseException) -> str:
+    """The reason of an error, as clients see it in ErrorInfo; INTERNAL for a defect."""
+    if isinstance(error, TwinlogError):
+        return error.reason
+    return CANCELLED if isinstance(error, asyncio.CancelledError | GeneratorExit) else INTERNAL

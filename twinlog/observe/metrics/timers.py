@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from twinlog.log.ports import Log
 from twinlog.log.timers import Timers
@@ -28,22 +29,22 @@ STUCK = Metric(
 )
 
 
+@dataclass(frozen=True)
 class TimersDue:
     """Looks at the timers of the own log."""
 
     name = "timers"
 
-    def __init__(self, log: Log, timers: Timers, clock: Clock) -> None:
-        self._log = log
-        self._timers = timers
-        self._clock = clock
+    log: Log
+    timers: Timers
+    clock: Clock
 
     async def samples(self) -> Sequence[Sample]:
-        now, log = self._clock.now(), self._log.name
-        due = await self._log.due(now, MOST)
+        now, log = self.clock.now(), self.log.name
+        due = await self.log.due(now, MOST)
         late = (now - due[0].due).total_seconds() if due else 0.0
         return [
             Sample(DUE, len(due), (log,)),
             Sample(OLDEST, late, (log,)),
-            Sample(STUCK, self._timers.stuck, (log,)),
+            Sample(STUCK, self.timers.stuck, (log,)),
         ]

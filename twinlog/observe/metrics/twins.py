@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 from twinlog.log.chain import SHORT_HASH
 from twinlog.log.relay import Relay
+from twinlog.log.twin import Twin, TwinDamaged, TwinMissing, TwinState
 from twinlog.model.clock import Clock
+from twinlog.model.errors import Unavailable
 from twinlog.observe.metrics.metric import Metric, Sample
-from twinlog.observe.metrics.streams import Streams
 from twinlog.rpc.inspection import Inspected
 
 LOG_POSITION = Metric(
@@ -52,21 +56,21 @@ CHAIN_HASH = Metric(
 )
 
 
+@dataclass(frozen=True)
 class Twins:
     name = "twins"
 
-    def __init__(self, inspected: Inspected, streams: Streams, relay: Relay, clock: Clock) -> None:
-        self._inspected = inspected
-        self._streams = streams
-        self._relay = relay
-        self._clock = clock
+    inspected: Inspected
+    streams: Streams
+    relay: Relay
+    clock: Clock
 
     async def samples(self) -> Sequence[Sample]:
-        log = self._inspected.log
-        states = await self._streams.states()
+        log = self.inspected.log
+        states = await self.streams.states()
         head = await log.head()
         samples = [
-            Sample(COPYING, self._relay.position is not None, (log.name,)),
+            Sample(COPYING, self.relay.position is not None, (log.name,)),
             Sample(LOG_POSITION, head, (log.name,)),
         ]
         for name, state in states.items():
@@ -80,7 +84,7 @@ class Twins:
         return [*samples, *await self._chain()]
 
     async def _chain(self) -> Sequence[Sample]:
-        heads = self._inspected.heads
+        heads = self.inspected.heads
         if heads is None or (head := await heads.newest()) is None:
             return []
         return [
@@ -91,5 +95,32 @@ class Twins:
     async def _age_after(self, position: int, head: int) -> float:
         if position >= head:
             return 0.0
-        waiting = await self._inspected.log.read(position, 1)
-        return max(0.0, (self._clock.now() - waiting[0].recorded_at).total_seconds()) if waiting else 0.0
+        waiting = await self.inspected.log.read(position, 1)
+        return max(0.0, (self.clock.now() - waiting[0].recorded_at).total_seconds()) if waiting else 0.0
+
+
+class Streams:
+    """Asks for the states of the own log's stream and of those that are followed."""
+
+    def __init__(self, inspected: Inspected) -> None:
+        self._inspected = inspected
+        self._asking: asyncio.Task[Mapping[str, TwinState]] | None = None
+
+    async def states(self) -> Mapping[str, TwinState]:
+        """By log; a stream that is not to be had is left out. Callers that ask at the same time share the answer."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> Mapping[str, TwinState]:
+        inspected = self._inspected
+        twins = {each.consumer.source: each.twin for each in inspected.followed}
+        twins[inspected.log.name] = inspected.twin
+        states = await asyncio.gather(*(_state(twin) for twin in twins.values()))
+        return {name: state for name, state in zip(twins, states, strict=True) if state is not None}
+
+
+async def _state(twin: Twin) -> TwinState | None:
+    with suppress(TwinMissing, TwinDamaged, Unavailable):
+        return await twin.state()
+    return None

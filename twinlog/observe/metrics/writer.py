@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from twinlog.log.writer import Writer
 from twinlog.observe.metrics.metric import Metric, Sample
@@ -51,15 +52,15 @@ IGNORED = Metric(
 )
 
 
+@dataclass(frozen=True)
 class Writing:
     name = "writer"
 
-    def __init__(self, log: str, writer: Writer) -> None:
-        self._log = log
-        self._writer = writer
+    log: str
+    writer: Writer
 
     async def samples(self) -> Sequence[Sample]:
-        log, writer = self._log, self._writer
+        log, writer = self.log, self.writer
         inside, outside = writer.waiting
         numbers = {
             APPEND_AGE: writer.append_seconds,

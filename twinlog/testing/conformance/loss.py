@@ -11,8 +11,7 @@ import pytest
 from twinlog.log.twin import Delivery, DeliveryLost, Twin, TwinDamaged
 from twinlog.log.wire import to_wire
 from twinlog.testing.conformance.batches import recorded
-from twinlog.testing.conformance.damage import Damage
-from twinlog.testing.conformance.deliveries import created_again, follow, lost, take
+from twinlog.testing.conformance.damage import Damage, created_again, follow, lost, take
 from twinlog.testing.waiting import until
 
 _FILTERED_OR_NOT = pytest.mark.parametrize("types", [(), ("Int64Value",)])

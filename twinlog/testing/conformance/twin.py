@@ -12,8 +12,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from twinlog.log.twin import Counting, Peeking, Twin, TwinMissing, TwinState, WrongLastSequence
 from twinlog.log.wire import to_wire
 from twinlog.testing.conformance.batches import recorded
-from twinlog.testing.conformance.damage import Damage
-from twinlog.testing.conformance.deliveries import take
+from twinlog.testing.conformance.damage import Damage, take
 from twinlog.testing.conformance.loss import Loss
 from twinlog.testing.conformance.messages import MUSIC, PLAY, Borrowed, Returned
 
@@ -225,25 +224,17 @@ class _Counting:
         play = recorded(twin.name, 5, message=Borrowed(shelf=PLAY))
         music = recorded(twin.name, 4, 5, message=Returned(shelf=MUSIC))
         await twin.publish([*play, *music])
-        key = "SHELF_MUSIC"
-        counts = [
-            await twin.ahead(0),
-            await twin.ahead(2, ["Borrowed"]),
-            await twin.ahead(6, ["Borrowed", "Returned"]),
-            await twin.ahead(7, routing_key=key),
-            await twin.ahead(0, ["Borrowed"], key),
-            await twin.ahead(9),
+        wanted: Sequence[tuple[int, Sequence[str], str]] = [
+            (0, (), ""),
+            (2, ["Borrowed"], ""),
+            (6, ["Borrowed", "Returned"], ""),
+            (7, (), "SHELF_MUSIC"),
+            (0, ["Borrowed"], "SHELF_MUSIC"),
+            (9, (), ""),
         ]
-        assert counts == [9, 3, 3, 2, 0, 0]
+        assert [await twin.ahead(*each) for each in wanted] == [9, 3, 3, 2, 0, 0]
         assert isinstance(twin, Peeking)
-        found = [
-            await twin.next_ahead(0),
-            await twin.next_ahead(2, ["Borrowed"]),
-            await twin.next_ahead(6, ["Borrowed", "Returned"]),
-            await twin.next_ahead(7, routing_key=key),
-            await twin.next_ahead(0, ["Borrowed"], key),
-            await twin.next_ahead(9),
-        ]
+        found = [await twin.next_ahead(*each) for each in wanted]
         assert [event and event.position for event in found] == [1, 3, 7, 8, None, None]
 
     async def test_there_is_nothing_to_count_before_it_is_created(self, twin: Twin) -> None:

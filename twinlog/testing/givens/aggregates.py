@@ -53,7 +53,7 @@ class When(Generic[State, Command]):
         assert decided == wanted, difference("it decided", decided, wanted)
         after = self.aggregate.fold(decided, self.state)
         assert self.state == before, "evolve changed the state that it was given; let it give a new one"
-        again = _decided_again(self.aggregate, after, self.command)
+        again = decided_again(self.aggregate, after, self.command)
         assert not again, f"a repeated command has to decide nothing, and it decided again: {short(again)}"
         return Given(self.aggregate, after)
 
@@ -82,7 +82,8 @@ def _copied(state: State) -> State:
     return copied if copied == state else state
 
 
-def _decided_again(aggregate: Aggregate[State, Command], state: State, command: Command) -> Sequence[Message]:
+def decided_again(aggregate: Aggregate[State, Command], state: State, command: Command) -> Sequence[Message]:
+    """What the same command decides once more."""
     try:
         return list(aggregate.decide(state, command))  # it may yield
     except TwinlogError:

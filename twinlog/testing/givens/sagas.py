@@ -22,11 +22,11 @@ from typing import Any
 from google.protobuf.message import Message
 
 from twinlog.model.aggregate import Aggregate
-from twinlog.model.errors import TwinlogError
 from twinlog.model.forms import DURATION, refuse_value
 from twinlog.model.saga import Abort, Begin, Command, Reply, Retry, SagaInstance, SagaStatus, Skip
 from twinlog.model.saga_table import Saga
 from twinlog.testing.fakes import START
+from twinlog.testing.givens.aggregates import decided_again
 from twinlog.testing.givens.difference import difference, short
 from twinlog.testing.givens.happened import events, one_of
 
@@ -126,13 +126,7 @@ class RunningSaga:
         events = self.saga.decide(self.instance, command)
         after = self.saga.fold(events, self.instance)
         if twice:
-            again = self._decided_again(after, command)
+            again = decided_again(self.saga, after, command)
             assert not again, f"the same once more sends it again: {short(again)}"
         sent = [event for event in events if not event.DESCRIPTOR.full_name.startswith(_OWN)]
         return replace(self, instance=after, sent=[*self.sent, *sent])
-
-    def _decided_again(self, after: SagaInstance, command: Any) -> Sequence[Message]:
-        try:
-            return self.saga.decide(after, command)
-        except TwinlogError:
-            return []

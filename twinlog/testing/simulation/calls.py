@@ -13,10 +13,9 @@ from google.protobuf.message import Message
 
 from twinlog.model.errors import TwinlogError, Unavailable
 from twinlog.testing.simulation.call import Call, CallContext
-from twinlog.testing.simulation.invariants import Invariants
+from twinlog.testing.simulation.invariants import Invariants, check
 from twinlog.testing.simulation.loop import Life, SimulatedLoop
 from twinlog.testing.simulation.network import answered, latency
-from twinlog.testing.simulation.violation import check
 
 Edge = Callable[[Call], tuple[Life, Callable[[Any, Any], Awaitable[Message]]] | None]
 """Chooses a replica for a call: its life, and the method of its servicer; None: nobody answers."""

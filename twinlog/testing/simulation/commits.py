@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -12,11 +13,10 @@ from twinlog.log.ports import Appended, Batch, CheckpointAdvance
 from twinlog.memory.log import MemoryLog
 from twinlog.model.event import Recorded
 from twinlog.testing.simulation.call import shortened
-from twinlog.testing.simulation.newer import NEWER
+from twinlog.testing.simulation.faults import NEWER
+from twinlog.testing.simulation.invariants import check
 from twinlog.testing.simulation.scene import Scene
-from twinlog.testing.simulation.set_aside import SetAside
-from twinlog.testing.simulation.violation import check
-from twinlog.v1.dead_letters_pb2 import EventReplayed
+from twinlog.v1.dead_letters_pb2 import EventDiscarded, EventParked, EventReplayed
 
 CLOCKS_AGREE_SECONDS = 3.0
 """Half of the longest round trip, in which a store told the time."""
@@ -142,3 +142,33 @@ def shown(event: Recorded) -> str:
 
 def _is_requested(event: Recorded) -> bool:
     return event.metadata.causation_id.startswith("rpc/")
+
+
+class SetAside:
+    """Follows the dead letters of all consumers."""
+
+    def __init__(self) -> None:
+        self.keys: set[str] = set()
+        """The partition keys that have, or had, a stream that cannot be read."""
+        self._waiting: dict[tuple[str, str], list[int]] = defaultdict(list)
+        """By consumer and key: the positions that were set aside."""
+
+    def took(self, shown: str, message: Any) -> None:
+        """An event of a consumer's dead letters is committed; ``shown`` in messages."""
+        match message:
+            case EventParked():
+                check(message.key in self.keys, "parked", f"{shown}: {message}")
+                insort(self._waiting[message.consumer, message.key], message.position)
+            case EventReplayed() | EventDiscarded():
+                self._waiting[message.consumer, message.key].remove(message.position)
+
+    def has_effect(self, shown: str, consumer: str, key: str, position: int) -> None:
+        """An event of a key has an effect through a consumer."""
+        before = [at for at in self._waiting.get((consumer, key), ()) if at < position]
+        check(not before, "order", f"{shown}, by {position}, which overtakes {before} in {consumer}")
+
+    def unfinished(self) -> Iterator[str]:
+        """Consumers that have not replayed everything."""
+        for (consumer, key), positions in self._waiting.items():
+            if positions:
+                yield f"{consumer} has set aside {positions} of {key}"

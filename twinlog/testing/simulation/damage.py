@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from functools import partial
 from random import Random
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from twinlog.log.repair import difference, plan
 from twinlog.memory.twin import MemoryTwin
 from twinlog.model.event import Recorded
-from twinlog.testing.simulation.clocks import SeededIds
+from twinlog.testing.fakes import SeededIds
 from twinlog.testing.simulation.faults import Fault
-from twinlog.testing.simulation.log import LogServer
-from twinlog.testing.simulation.loop import SimulatedLoop
-from twinlog.testing.simulation.promises import Promises
-from twinlog.testing.simulation.scene import Scene
+
+if TYPE_CHECKING:
+    from twinlog.testing.simulation.run import Run
 
 _IN_A_BACKUP = ("events", "checkpoints", "handled", "timers")
 """Not the outcomes of requests, which no repair can restore: their clients would be answered anew."""
 
 
-class Surroundings(Protocol):
-    """The world whose stores are damaged."""
-
-    seed: int
-    chance: Random
-    loop: SimulatedLoop
-    scene: Scene
-    logs: Mapping[str, LogServer]
-    promises: Promises
-
-    def later(self, seconds: float, do: Callable[[], None]) -> None:
-        """Has something happen to the world."""
-
-    def note(self, who: str, what: str) -> None:
-        """Writes a line of the trace."""
-
-    def fail(self, error: BaseException) -> None: ...
-
-
-def damage(world: Surroundings, twin: MemoryTwin, fault: Fault) -> None:
+def damage(world: Run, twin: MemoryTwin, fault: Fault) -> None:
     """Takes messages from a stream."""
     if twin.messages is None or twin.name in world.promises.forked:
         return
@@ -58,7 +38,7 @@ def damage(world: Surroundings, twin: MemoryTwin, fault: Fault) -> None:
     twin.delete_consumers()
 
 
-def set_back_later(world: Surroundings, fault: Fault) -> None:
+def set_back_later(world: Run, fault: Fault) -> None:
     """Makes a backup of a database, and puts it back later."""
     log = world.scene.logs[fault.target]
     kept = {name: copy(getattr(log, name)) for name in _IN_A_BACKUP}
@@ -100,12 +80,12 @@ def _written_instead(lost: Sequence[Recorded], chance: Random) -> Sequence[Recor
     return [event._replace(event_id=ids.uuid7()) for event in lost]
 
 
-def _repair(world: Surroundings, name: str) -> None:
+def _repair(world: Run, name: str) -> None:
     if name in world.promises.forked:
         world.loop.start(_repairing(world, name))
 
 
-async def _repairing(world: Surroundings, name: str) -> None:
+async def _repairing(world: Run, name: str) -> None:
     try:
         log = world.scene.logs[name]
         found = await difference(log, world.scene.twins[name])

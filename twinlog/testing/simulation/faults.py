@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
+from uuid import UUID
 
+from google.protobuf.empty_pb2 import Empty
+
+from twinlog.model.event import Metadata, NewEvent, Recorded
+from twinlog.model.routing import NO_ROUTING_KEY
 from twinlog.testing.simulation.hosted import Survey
 
 
@@ -36,6 +41,10 @@ class Kind(NamedTuple):
     """How often it is drawn, among the others."""
 
 
+NEWER = Empty.DESCRIPTOR.full_name
+"""The type of an event that a newer version writes, and that tells the others nothing once they can read it."""
+UNKNOWN = "twinlog.simulated.OfANewerVersion"
+"""What it looks like to those who do not know it."""
 OUTSIDE = ("provider down", "lost answers")
 """Faults of what effects call. A table meets one of them in a run: an event whose call fails in two bad times, while
 others are answered between them, is rightly set aside."""
@@ -150,3 +159,17 @@ class Weather:
     def bad(self, kind: str, target: str, now: float) -> bool:
         """Whether such a fault is on."""
         return bool(self._until) and self._until.get((kind, target), 0.0) > now
+
+
+def newer_event(last: Recorded, id: UUID) -> NewEvent:
+    """The event that a newer version writes behind the last of a stream."""
+    return NewEvent(
+        last.stream,
+        last.version + 1,
+        id,
+        NEWER,
+        b"",
+        Metadata(actor="newer"),
+        last.partition_key,
+        NO_ROUTING_KEY,
+    )

@@ -1,4 +1,4 @@
-"""Views are the folds of their logs, at every commit."""
+"""What is made from logs: streams mirror them, message n is event n; and views are their folds, at every commit."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from twinlog.consume.projection import Projection
 from twinlog.log.ports import CheckpointAdvance
+from twinlog.log.wire import to_wire
 from twinlog.model.event import Recorded
 from twinlog.model.view import AnyView, Changes, fold
-from twinlog.testing.simulation.hosted import Projected, is_wanted
+from twinlog.testing.simulation.hosted import is_wanted
+from twinlog.testing.simulation.invariants import check
 from twinlog.testing.simulation.scene import Scene
-from twinlog.testing.simulation.violation import check
 
 
 class Folds:
@@ -42,58 +44,95 @@ class Folds:
     def set_back(self, service: str) -> None:
         """A service's views were set back with their database."""
         store = self._scene.views[service]
-        of = [each for each in self._projections.values() if each.service == service]
+        of = [each for each in self._projections.values() if self._service(each) == service]
         for projection in of:
-            for view in projection.views:
+            for view in projection.tables:
                 self._rows[view].clear()
         for projection in of:
-            self._folded[projection.consumer] = 0
-            self._fold(projection, store.positions.get(projection.consumer, 0))
+            self._folded[projection.name] = 0
+            self._fold(projection, store.positions.get(projection.name, 0))
 
     def unfinished(self) -> Iterator[str]:
         """Projections that are behind."""
         for each in self._projections.values():
             last = self._last_wanted(each)
-            reached = self._scene.views[each.service].positions.get(each.consumer, 0)
+            reached = self._scene.views[self._service(each)].positions.get(each.name, 0)
             if reached < last:
-                yield f"{each.consumer} is at {reached}, the log at {last}"
+                yield f"{each.name} is at {reached}, the log at {last}"
 
     def at_rest(self) -> None:
         """Every row of every view."""
         for view, rows in self._rows.items():
             there = self._scene.rows(view)
-            if (
-                not view.append_only
-            ):  # a row that nobody reads may be of an event that was cut off and came again
-                check(
-                    there.keys() == rows.keys(),
-                    "views",
-                    f"rows of {view.name}: {there.keys() ^ rows.keys()}",
-                )
+            # Of one that only grows, a row may be of an event that was cut off and came again.
+            same = view.append_only or there.keys() == rows.keys()
+            check(same, "views", f"rows of {view.name}: {there.keys() ^ rows.keys()}")
             for key in rows:
                 self._row_is_fold(view, key)
 
-    def _fold(self, projection: Projected, upto: int) -> None:
-        events = self._events[projection.log][self._folded[projection.consumer] : upto]
+    def _fold(self, projection: Projection, upto: int) -> None:
+        events = self._events[projection.source][self._folded[projection.name] : upto]
         wanted = [
             (event, message)
             for event in events
             if is_wanted(projection, event)
             for message in self._scene.as_stored(event)
         ]
-        for view, rows in fold(projection.views, wanted, self._rows).items():
+        for view, rows in fold(projection.tables, wanted, self._rows).items():
             self._rows[view] = stored({**self._rows[view], **rows})
-        self._folded[projection.consumer] = upto
+        self._folded[projection.name] = upto
 
     def _row_is_fold(self, view: AnyView, key: str) -> None:
         there, folded = self._scene.rows(view).get(key), self._rows[view].get(key)
         check(there == folded, "views", f"{view.name}/{key} is {there}, its fold {folded}")
 
-    def _last_wanted(self, projection: Projected) -> int:
-        events = reversed(self._scene.logs[projection.log].events)
+    def _service(self, projection: Projection) -> str:
+        return self._scene.survey.host_of(projection.name).name
+
+    def _last_wanted(self, projection: Projection) -> int:
+        events = reversed(self._scene.logs[projection.source].events)
         return next((event.position for event in events if is_wanted(projection, event)), 0)
 
 
 def stored(rows: Mapping[str, Any]) -> dict[str, Any]:
     """Rows by key, without those that were deleted."""
     return {key: row for key, row in rows.items() if row is not None}
+
+
+class Mirrors:
+    """Checks what is published."""
+
+    def __init__(self, scene: Scene, events: Mapping[str, Sequence[Recorded]]) -> None:
+        """``events``: what each log has to hold."""
+        self._scene = scene
+        self._events = events
+
+    def published(self, log: str, events: Sequence[Recorded]) -> None:
+        """Events are in a stream."""
+        for event in events:
+            self._mirrors(log, event.position)
+        self._mirrors(log, self._scene.twins[log].last)
+
+    def unfinished(self) -> Iterator[str]:
+        """Streams that are behind."""
+        for name, log in self._scene.logs.items():
+            head, twin = len(log.events), self._scene.twins[name]
+            if twin.messages is None or twin.last != head:
+                yield f"the twin of {name} is at {twin.last}, the log at {head}"
+
+    def at_rest(self) -> None:
+        """Every message of every stream."""
+        for name, twin in self._scene.twins.items():
+            messages = twin.messages or {}
+            whole = len(messages) == len(self._scene.logs[name].events)
+            check(whole, "twin", f"the twin of {name} has holes")
+            for position in messages:
+                self._mirrors(name, position)
+
+    def _mirrors(self, log: str, position: int) -> None:
+        events, messages = self._events[log], self._scene.twins[log].messages or {}
+        check(position <= len(events), "twin", f"the twin of {log} has {position} of {len(events)} events")
+        if position and position in messages:
+            subject, data = messages[position]
+            same = data == to_wire(events[position - 1]) and subject == events[position - 1].subject
+            check(same, "twin", f"message {position} of {log} is not event {position}")

@@ -27,7 +27,6 @@ from twinlog.model.forms import (
     refuse_other,
     shown,
 )
-from twinlog.model.view import AnyView
 from twinlog.postgres.urls import parted
 from twinlog.rpc.registrations import registered
 from twinlog.service.environment import Environment
@@ -93,20 +92,7 @@ class Hosted:
         return self.spec.name
 
 
-@dataclass(frozen=True)
-class Projected:
-    """A projection of a service."""
-
-    service: str
-    consumer: str
-    log: str
-    views: Sequence[AnyView]
-    routing_key: str
-    types: Sequence[str]
-    """Short names of the event types that it wants; empty: all."""
-
-
-def is_wanted(by: Consumer | Projected, event: Recorded) -> bool:
+def is_wanted(by: Consumer, event: Recorded) -> bool:
     """Whether a consumer is sent an event."""
     of_type = not by.types or event.type.rpartition(".")[2] in by.types
     return of_type and by.routing_key in ("", event.routing_key)
@@ -122,7 +108,7 @@ class Survey:
     """By consumer."""
     effects: dict[str, EffectConsumer] = field(default_factory=dict)
     """By consumer."""
-    projections: dict[str, Projected] = field(default_factory=dict)
+    projections: dict[str, Projection] = field(default_factory=dict)
     """By consumer."""
     consumers: dict[str, Consumer] = field(default_factory=dict)
     """All of them, by name."""
@@ -141,14 +127,14 @@ class Survey:
     @property
     def projecting(self) -> Sequence[str]:
         """The services that keep views."""
-        return sorted({each.service for each in self.projections.values()})
+        return sorted({self.host_of(name).name for name in self.projections})
 
     def owner(self, log: str) -> str:
         """The service whose log it is."""
         return next(name for name, each in self.hosted.items() if each.spec.log == log)
 
     def host_of(self, consumer: str) -> Hosted:
-        """The service that a consumer of policies or effects belongs to."""
+        """The service that a consumer belongs to."""
         return self.hosted[self._services[consumer]]
 
     def __post_init__(self) -> None:
@@ -166,14 +152,7 @@ class Survey:
         elif isinstance(consumer, EffectConsumer):
             self.effects[consumer.name] = consumer
         elif isinstance(consumer, Projection):
-            self.projections[consumer.name] = Projected(
-                service,
-                consumer.name,
-                consumer.source,
-                consumer.tables,
-                consumer.routing_key,
-                consumer.types,
-            )
+            self.projections[consumer.name] = consumer
 
 
 def survey(hosted: Sequence[Hosted]) -> Survey:

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeVar
 
 from twinlog.log.ports import (
     Appended,
     Batch,
     Conflict,
-    Handled,
     LogSession,
     ReadRequest,
-    Snapshot,
-    StoredReply,
     StreamSlice,
-    Timer,
 )
 from twinlog.memory.log import MemoryLog
 from twinlog.model.errors import Unavailable
-from twinlog.model.event import Recorded, StreamId
-from twinlog.testing.simulation.network import Client, Network, Store, at_once
-from twinlog.testing.simulation.newer import UNKNOWN
+from twinlog.model.event import StreamId
+from twinlog.testing.simulation.faults import UNKNOWN
+from twinlog.testing.simulation.network import Client, Network, Remote, Store, asked, at_once
 
 T = TypeVar("T")
 
@@ -60,14 +56,12 @@ class LogServer(Store):
         return slice._replace(events=events)
 
 
-class RemoteLog:
+class RemoteLog(Remote[LogServer]):
     """A log as a process sees it."""
 
     def __init__(self, network: Network, client: Client, server: LogServer) -> None:
+        super().__init__(network, client, server)
         self.name = server.name
-        self._network = network
-        self._client = client
-        self._server = server
 
     async def append(self, batch: Batch) -> Appended | Conflict:
         if batch.tip and batch.tip.connections != self.connections:
@@ -90,39 +84,20 @@ class RemoteLog:
             session.open = False
             self._network.unlock(self._server, self._client.life)
 
-    async def read(self, after: int, limit: int) -> Sequence[Recorded]:
-        return await self._ask("read", lambda: at_once(self._log.read(after, limit)))
-
-    async def head(self) -> int:
-        return await self._ask("head", lambda: len(self._log.events))
-
-    async def reply(self, request_id: str) -> StoredReply | None:
-        return await self._ask("reply", lambda: self._log.replies.get(request_id))
-
-    async def checkpoint(self, consumer: str) -> int:
-        return await self._ask("checkpoint", lambda: self._log.checkpoints.get(consumer, 0))
-
-    async def era(self) -> int:
-        return await self._ask("era", lambda: self._log.eras)
-
-    async def begin_era(self) -> None:
-        await self._ask("begin era", lambda: at_once(self._log.begin_era()))
+    read = asked("read", MemoryLog.read)
+    head = asked("head", MemoryLog.head)
+    reply = asked("reply", MemoryLog.reply)
+    checkpoint = asked("checkpoint", MemoryLog.checkpoint)
+    era = asked("era", MemoryLog.era)
+    begin_era = asked("begin era", MemoryLog.begin_era)
+    last_handled = asked("last handled", MemoryLog.last_handled)
+    due = asked("due", MemoryLog.due)
+    save = asked("save", MemoryLog.save)
+    sweep_requests = asked("sweep", MemoryLog.sweep_requests)
 
     @property
     def connections(self) -> int:
         return self._server.failovers
-
-    async def last_handled(self, consumer: str) -> Handled | None:
-        return await self._ask("last handled", lambda: self._log.handled.get(consumer))
-
-    async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Sequence[Timer]:
-        return await self._ask("due", lambda: at_once(self._log.due(now, limit, after)))
-
-    async def save(self, snapshots: Sequence[Snapshot]) -> None:
-        await self._ask("save", lambda: at_once(self._log.save(snapshots)))
-
-    async def sweep_requests(self, age: timedelta, limit: int) -> int:
-        return await self._ask("sweep", lambda: at_once(self._log.sweep_requests(age, limit)))
 
     async def time(self) -> datetime:
         """What time it is at the store."""
@@ -132,10 +107,10 @@ class RemoteLog:
         return []
 
     async def page_token_secret(self) -> bytes:
-        return await self._log.page_token_secret()
+        return await self._memory.page_token_secret()
 
     @property
-    def _log(self) -> MemoryLog:
+    def _memory(self) -> MemoryLog:
         return self._server.log
 
     async def _ask(self, what: str, apply: Callable[[], T]) -> T:
@@ -146,7 +121,7 @@ class RemoteLog:
                 raise Unavailable("the connection broke")  # and the transaction with it
             return apply()
 
-        return await self._network.ask(self._client, self._server, f"{what} {self.name}", at_the_same_server)
+        return await super()._ask(what, at_the_same_server)
 
     def _lock(self, session: _Exclusive) -> None:
         if session.open and self._client.life.alive:
@@ -182,7 +157,7 @@ class _Exclusive:
         server.append(self.staged)
 
     def _check(self, batch: Batch) -> Appended | Conflict:
-        log = self._remote._log
+        log = self._remote._memory
         if self._failovers != self._remote.connections:
             raise Unavailable("the connection broke")
         before = log.events[-1].event_id if log.events else None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from twinlog.model.errors import TwinlogError, Unavailable
 from twinlog.testing.fakes import START
@@ -39,6 +39,10 @@ class Store:
     waiting: list[Callable[[], None]] = field(default_factory=list)
 
 
+StoreType = TypeVar("StoreType", bound=Store)
+P = ParamSpec("P")
+
+
 class Network:
     """Carries requests to stores and answers back; both take their time, and some get lost."""
 
@@ -66,6 +70,34 @@ class Network:
             waiting, store.waiting = store.waiting, []
             for arrive in waiting:
                 self.loop.call_soon(arrive, context=self.loop.nobody)
+
+
+class Remote(Generic[StoreType]):
+    """A store as one process sees it, a round trip away."""
+
+    def __init__(self, network: Network, client: Client, server: StoreType) -> None:
+        self._network = network
+        self._client = client
+        self._server = server
+
+    @property
+    def _memory(self) -> Any:
+        """The adapter that the store is kept by."""
+        raise NotImplementedError
+
+    async def _ask(self, what: str, apply: Callable[[], T]) -> T:
+        return await self._network.ask(self._client, self._server, f"{what} {self._server.name}", apply)
+
+
+def asked(
+    what: str, method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
+    """The method of a memory adapter as one of a :class:`Remote`, which asks for it over the network."""
+
+    async def ask(remote: Remote[Any], /, *given: P.args, **named: P.kwargs) -> T:
+        return await remote._ask(what, lambda: at_once(method(remote._memory, *given, **named)))
+
+    return ask
 
 
 @dataclass(slots=True, eq=False)

@@ -3,65 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from twinlog._aio.retrying import Retrying
 from twinlog.consume import Consumer
 from twinlog.log.system import StoreClock
 from twinlog.log.twin import Twin
-from twinlog.memory.keys import MemoryKeys
-from twinlog.model.effects import Effects
+from twinlog.model.effects import Attempt, Effects, Function
 from twinlog.model.errors import Unavailable
 from twinlog.model.policies import Policies
 from twinlog.service.environment import Environment
 from twinlog.service.service import Service
 from twinlog.service.wiring import servicers
-from twinlog.testing.simulation.clocks import SeededIds, SkewedClock
-from twinlog.testing.simulation.faults import Weather
+from twinlog.testing.fakes import SeededIds, SkewedClock
 from twinlog.testing.simulation.hosted import Hosted
-from twinlog.testing.simulation.leases import Leases
-from twinlog.testing.simulation.log import LogServer, RemoteLog
-from twinlog.testing.simulation.loop import Life, SimulatedLoop
-from twinlog.testing.simulation.network import Client, Network
-from twinlog.testing.simulation.outside import troubled
-from twinlog.testing.simulation.twin import RemoteTwin, TwinServer
-from twinlog.testing.simulation.views import RemoteViews, ViewServer
+from twinlog.testing.simulation.log import RemoteLog
+from twinlog.testing.simulation.loop import Life
+from twinlog.testing.simulation.network import Client
+from twinlog.testing.simulation.twin import RemoteTwin
+from twinlog.testing.simulation.views import RemoteViews
+
+if TYPE_CHECKING:
+    from twinlog.testing.simulation.run import Run
 
 _SNAPSHOT_EVERY = 3
 """Versions: so that short streams have snapshots too."""
 
 
-class Surroundings(Protocol):
-    """What a process has around it."""
-
-    seed: int
-    loop: SimulatedLoop
-    network: Network
-    weather: Weather
-    logs: Mapping[str, LogServer]
-    twins: Mapping[str, TwinServer]
-    views: Mapping[str, ViewServer]
-    keys: MemoryKeys
-    leases: Leases
-
-    def note(self, who: str, what: Any) -> None:
-        """Writes a line of the trace."""
-
-    def crashed(self, process: Process) -> None:
-        """A process has ended; it starts again."""
-
-    def fail(self, error: BaseException) -> None:
-        """A process has met what no process may meet."""
-
-
 class _Troubled(Service):
     """A service whose providers have their faults, too."""
 
-    def __init__(self, world: Surroundings, *named: Any, **parts: Any) -> None:
+    def __init__(self, world: Run, *named: Any, **parts: Any) -> None:
         self._world = world
         super().__init__(*named, **parts)
 
@@ -82,7 +58,7 @@ class _Troubled(Service):
 class Process:
     """A replica of a service; restarted after each crash."""
 
-    world: Surroundings
+    world: Run
     hosted: Hosted
     name: str
     life: Life = field(init=False)
@@ -159,3 +135,26 @@ class Process:
     @asynccontextmanager
     async def _open_log(self, log: str, _twin: Twin) -> AsyncIterator[RemoteLog]:
         yield RemoteLog(self.world.network, self.client, self.world.logs[log])
+
+
+def troubled(effects: Effects, bad: Callable[[str], bool], note: Callable[[str], None]) -> Effects:
+    """The same effects, whose calls meet what is wrong at that time.
+
+    ``bad``: whether a fault of that kind is on; ``note`` is told of what it did. What is wrong is a TimeoutError to
+    whoever calls, as every table takes that for transient.
+    """
+    rules = {event: _called(function, bad, note) for event, function in effects.rules.items()}
+    return replace(effects, rules=rules)
+
+
+def _called(function: Function, bad: Callable[[str], bool], note: Callable[[str], None]) -> Function:
+    async def call(event: Any, attempt: Attempt) -> Any:
+        if bad("provider down"):
+            raise TimeoutError("the provider is down")
+        answer = await function(event, attempt)
+        if bad("lost answers"):
+            note(f"{attempt.event.address}: it was called, and its answer is lost")
+            raise TimeoutError("the answer is lost")
+        return answer
+
+    return call

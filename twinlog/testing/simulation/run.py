@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from random import Random
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
+import structlog
+
+from twinlog.consume import filling
 from twinlog.consume.dead_letters import DEAD_LETTERS
+from twinlog.log import group_commit
 from twinlog.log.ports import Appended, Batch, CheckpointAdvance
 from twinlog.memory.log import MemoryLog
+from twinlog.model.errors import StreamUnreadable, TwinlogError
 from twinlog.model.event import Recorded
 from twinlog.model.view import Changes
+from twinlog.testing.fakes import SeededIds
 from twinlog.testing.simulation.call import Call, method_of, shortened
 from twinlog.testing.simulation.calls import Clients
-from twinlog.testing.simulation.clocks import SeededIds
 from twinlog.testing.simulation.damage import damage, set_back_later
-from twinlog.testing.simulation.faults import Fault, Weather, replica
+from twinlog.testing.simulation.faults import UNKNOWN, Fault, Weather, newer_event, replica
 from twinlog.testing.simulation.hosted import Survey
-from twinlog.testing.simulation.invariants import Invariants, heard
+from twinlog.testing.simulation.invariants import Invariants, Violation, broken, check, heard
 from twinlog.testing.simulation.leases import Leases
 from twinlog.testing.simulation.log import LogServer
 from twinlog.testing.simulation.loop import Life, SimulatedLoop
 from twinlog.testing.simulation.network import Network
-from twinlog.testing.simulation.newer import newer_event
 from twinlog.testing.simulation.process import Process
 from twinlog.testing.simulation.promises import Promises
-from twinlog.testing.simulation.quiet import bounds_of, defects_told_to
 from twinlog.testing.simulation.scenario import Plan, Scenario
 from twinlog.testing.simulation.scene import Scene
 from twinlog.testing.simulation.twin import TwinServer
 from twinlog.testing.simulation.views import ViewServer
-from twinlog.testing.simulation.violation import Violation, broken, check
 
 _QUIET_SECONDS = 3.0
 """Without an event for so long it is at rest: longer than any message takes."""
@@ -121,7 +127,10 @@ class Run:
             except Exception as error:  # also what the domain's invariants raise, at a commit
                 self.fail(error)
         steps, seconds = self.loop.steps, self.loop.time()
-        result = Result(self._failed(), [*self._lines()], steps, seconds, len(self._plan.calls))
+        trace = [*self._lines()]
+        failed = self._failure
+        failure = None if failed is None else Failure(*broken(failed), trace)
+        result = Result(failure, trace, steps, seconds, len(self._plan.calls))
         self._let_go()
         return result
 
@@ -171,7 +180,8 @@ class Run:
                 client = self._processes[fault.target].client
                 client.doomed_after = client.trips + fault.size
             case "freeze":
-                self._freeze(self._processes[fault.target].life, fault.seconds)
+                self._processes[fault.target].life.frozen_until = self.loop.time() + fault.seconds
+                self.later(fault.seconds * 0.5, self.leases.look)
             case "skew":
                 process = self._processes[fault.target]
                 process.skew = process.clock.skew = float(fault.size)
@@ -191,10 +201,6 @@ class Run:
             case _:
                 self.weather.begin(fault)
                 self.leases.look()
-
-    def _freeze(self, life: Life, seconds: float) -> None:
-        life.frozen_until = self.loop.time() + seconds
-        self.later(seconds * 0.5, self.leases.look)
 
     def _kill(self, process: Process) -> None:
         if process.life.alive:
@@ -287,11 +293,6 @@ class Run:
         except Exception as error:
             self.fail(error)
 
-    def _failed(self) -> Failure | None:
-        if self._failure is None:
-            return None
-        return Failure(*broken(self._failure), [*self._lines()])
-
     def _lines(self) -> Iterator[str]:
         for at, who, what in self._trace:
             if isinstance(what, tuple):
@@ -308,3 +309,38 @@ def _shown(batch: Batch, appended: Appended) -> Iterator[str]:
         yield shortened(told)
     for advance in batch.advances:
         yield f"{advance.consumer} has {advance.after + 1} to {advance.upto}"
+
+
+@contextmanager
+def defects_told_to(fail: Callable[[BaseException], None]) -> Iterator[None]:
+    """Silences the kernel's logs, besides the defects that it survives and logs."""
+
+    def spy(_logger: Any, _method: str, line: Any) -> Any:
+        told = line.get("exc_info")
+        error = told if isinstance(told, BaseException) else sys.exc_info()[1]
+        if told and error is not None and _is_defect(error):
+            fail(error)
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    structlog.configure([spy], structlog.make_filtering_bound_logger(logging.ERROR))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+def _is_defect(error: BaseException) -> bool:
+    """No stream is unreadable here, unless an aggregate fails, or a newer version wrote to it."""
+    if isinstance(error, StreamUnreadable):
+        return UNKNOWN not in str(error)
+    return not isinstance(error, TwinlogError)
+
+
+@contextmanager
+def bounds_of(plan: Plan) -> Iterator[None]:
+    """Inside the block, writers shut others out after so many lost races as the plan says, and builds of views are
+    filled from the log however little it has, two events at a time."""
+    rounds = patch.object(group_commit, "_OPTIMISTIC_ROUNDS", plan.optimistic_rounds)
+    with rounds, patch.multiple(filling, CHUNK=2, NEAR=0):
+        yield

@@ -12,15 +12,6 @@ from twinlog.testing.simulation.call import Call
 from twinlog.testing.simulation.faults import Fault, Kinds, draw, kinds_of, with_unreadable_streams
 from twinlog.testing.simulation.hosted import Hosted, Survey, survey
 
-
-def _everything(kinds: Kinds) -> Kinds:
-    return kinds
-
-
-def _no_options(_chance: Random) -> Any:
-    return None
-
-
 _LEAST_FAULTY_SECONDS = 3
 """In less, nothing could go wrong and be over."""
 _FORMS: Forms = {
@@ -48,10 +39,10 @@ class Scenario:
     """The services; or a function to them from the options of a seed."""
     script: Callable[[Random], Sequence[Call]]
     """The commands of a seed, all of them within ``faulty_seconds``."""
-    options: Callable[[Random], Any] = _no_options
+    options: Callable[[Random], Any] = lambda _chance: None
     """What else differs between seeds, such as a deadline, or belongs to a world and to no service, such as a fake of a
     provider. Made anew for every run; invariants find it in ``scene.options``."""
-    kinds: Callable[[Kinds], Kinds] = _everything
+    kinds: Callable[[Kinds], Kinds] = lambda kinds: kinds
     """Chooses, from everything that may go wrong, what does."""
     faulty_seconds: float = 12.0
     """Until then things go wrong; then what went wrong is put right, and the world has to come to rest."""

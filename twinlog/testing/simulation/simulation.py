@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from twinlog.testing.simulation.invariants import Invariants
 from twinlog.testing.simulation.run import Failure, Result, Run
 from twinlog.testing.simulation.scenario import Plan, Scenario, planned
 from twinlog.testing.simulation.scene import Scene
-from twinlog.testing.simulation.shrink import shrunk
 
+T = TypeVar("T")
 _COLLECT_EVERY = 50
 
 
@@ -109,3 +111,81 @@ def _rare_collections() -> Iterator[None]:
     finally:
         gc.enable()
         gc.unfreeze()
+
+
+class SimulationFailed(AssertionError):
+    """A seed breaks a promise; the message has the shrunk trace and how to replay it."""
+
+    def __init__(self, seed: int, promise: str, facts: str, explained: str) -> None:
+        super().__init__(
+            f"seed {seed} breaks a promise ({promise}): {facts}\n\n{explained}\n\n"
+            f"replay: simulate(..., seeds=[{seed}])"
+        )
+        self.seed = seed
+        self.promise = promise
+        self.facts = facts
+
+
+def simulate(
+    scenario: Scenario,
+    invariants: Callable[[Scene], Invariants] = Invariants,
+    *,
+    seeds: Iterable[int] = range(100),
+) -> Sweep:
+    """Runs seeds of a scenario, each another world of two replicas per service in which everything goes wrong.
+
+    Processes crash before and after what they send, freeze, and have wrong clocks; answers get lost and effects come
+    late; deliveries break off and come twice; streams and databases lose what they had and are repaired; leases are
+    shared. A seed is one run, wherever it runs. Raises :class:`SimulationFailed` at the first seed that breaks a
+    promise, with the few commands and faults that it takes, and ValueError where there are no seeds, or no commands.
+    """
+    simulation = Simulation(scenario, invariants)
+    swept = simulation.sweep(seeds)
+    for seed, failure in swept.failures:
+        explained = simulation.explained(seed, failure.promise)
+        raise SimulationFailed(seed, failure.promise, failure.facts, explained)
+    if swept.idle:
+        raise ValueError(swept.idle)
+    return swept
+
+
+def shrunk(run: Callable[[Plan], Failure | None], plan: Plan, promise: str, *, seconds: float) -> Plan:
+    """The smallest plan found within a time that breaks the same promise."""
+    give_up = time.monotonic() + seconds
+
+    def fails(candidate: Plan) -> bool:
+        if time.monotonic() > give_up:
+            return False
+        failure = run(candidate)
+        return failure is not None and failure.promise == promise
+
+    while True:
+        less = _fewer_calls(_fewer_faults(plan, fails), fails)
+        if less == plan:
+            return plan
+        plan = less
+
+
+def _fewer_faults(plan: Plan, fails: Callable[[Plan], bool]) -> Plan:
+    return plan._replace(faults=_least(plan.faults, lambda some: fails(plan._replace(faults=some))))
+
+
+def _fewer_calls(plan: Plan, fails: Callable[[Plan], bool]) -> Plan:
+    return plan._replace(calls=_least(plan.calls, lambda some: fails(plan._replace(calls=some))))
+
+
+def _least(items: Sequence[T], fails: Callable[[Sequence[T]], bool]) -> Sequence[T]:
+    """A subset that still fails: halves are left out, then quarters … then single ones."""
+    size = max(1, len(items) // 2)
+    while items:
+        start = 0
+        while start < len(items):
+            rest = [*items[:start], *items[start + size :]]
+            if fails(rest):
+                items = rest
+            else:
+                start += size
+        if size == 1:
+            break
+        size //= 2
+    return items

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
-from twinlog.log.twin import Delivery, DeliveryLost, TwinState
+from twinlog.log.twin import Delivery, DeliveryLost
 from twinlog.memory.twin import MemoryTwin
 from twinlog.model.event import Recorded
 from twinlog.testing.simulation.loop import Life
-from twinlog.testing.simulation.network import Client, Network, Store, at_once, latency
+from twinlog.testing.simulation.network import Client, Network, Remote, Store, asked, at_once, latency
 
 T = TypeVar("T")
 
@@ -32,30 +32,25 @@ class TwinServer(Store):
         self.published(events)
 
 
-class RemoteTwin:
+class RemoteTwin(Remote[TwinServer]):
     """A stream as a process sees it."""
 
     def __init__(self, network: Network, client: Client, server: TwinServer) -> None:
+        super().__init__(network, client, server)
         self.name = server.twin.name
-        self._network = network
-        self._client = client
-        self._server = server
         self._poked: asyncio.Event | None = None
 
-    async def state(self) -> TwinState:
-        return await self._ask("state", lambda: at_once(self._server.twin.state()))
+    state = asked("state", MemoryTwin.state)
+    create = asked("create", MemoryTwin.create)
+    delete = asked("delete", MemoryTwin.delete)
+    message = asked("message", MemoryTwin.message)
 
-    async def create(self, first: int) -> None:
-        await self._ask("create", lambda: at_once(self._server.twin.create(first)))
+    @property
+    def _memory(self) -> MemoryTwin:
+        return self._server.twin
 
     async def claim(self) -> None:
-        await self._server.twin.claim()
-
-    async def delete(self) -> None:
-        await self._ask("delete", lambda: at_once(self._server.twin.delete()))
-
-    async def message(self, sequence: int) -> bytes | None:
-        return await self._ask("message", lambda: at_once(self._server.twin.message(sequence)))
+        await self._memory.claim()
 
     async def publish(self, events: Sequence[Recorded]) -> None:
         await self._ask("publish", lambda: self._server.publish(events))
@@ -82,9 +77,6 @@ class RemoteTwin:
             async with asyncio.timeout(timeout_seconds):
                 await self._poked.wait()
         self._poked.clear()
-
-    async def _ask(self, what: str, apply: Callable[[], T]) -> T:
-        return await self._network.ask(self._client, self._server, f"{what} {self.name} twin", apply)
 
 
 class RemoteDelivery:

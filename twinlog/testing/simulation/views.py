@@ -11,7 +11,7 @@ from twinlog.memory.views import MemoryViews
 from twinlog.model.row_changes import NO_ROWS, NotedViews
 from twinlog.model.view import AnyView, Changes
 from twinlog.testing.simulation.log import LogServer, RemoteLog
-from twinlog.testing.simulation.network import Client, Network, Store, at_once
+from twinlog.testing.simulation.network import Client, Network, Remote, Store, asked, at_once
 
 T = TypeVar("T")
 
@@ -63,39 +63,36 @@ class ViewServer(Store):
         self.committed(changes, advance)
 
 
-class RemoteViews:
+class RemoteViews(Remote[ViewServer]):
     """Views as a process sees them."""
 
     def __init__(self, network: Network, client: Client, server: ViewServer) -> None:
-        self._network = network
-        self._client = client
-        self._server = server
+        super().__init__(network, client, server)
         self.log = RemoteLog(network, client, server.log)
 
-    async def checkpoint(self, consumer: str) -> int:
-        return await self._ask("checkpoint", lambda: self._server.views.positions.get(consumer, 0))
+    checkpoint = asked("checkpoint", MemoryViews.checkpoint)
+    checkpoints = asked("checkpoints", MemoryViews.checkpoints)
+    rows = asked("rows", MemoryViews.rows)
 
-    async def checkpoints(self) -> Mapping[str, int]:
-        return await self._ask("checkpoints", lambda: at_once(self._server.views.checkpoints()))
-
-    async def rows(self, view: AnyView, keys: Sequence[str]) -> Mapping[str, Any]:
-        return await self._ask("rows", lambda: at_once(self._server.views.rows(view, keys)))
+    @property
+    def _memory(self) -> MemoryViews:
+        return self._server.views
 
     def note(self, views: NotedViews) -> None:
-        self._server.views.note(views)
+        self._memory.note(views)
 
     def fields_noted(self, view: AnyView) -> Sequence[str] | None:
-        return self._server.views.fields_noted(view)
+        return self._memory.fields_noted(view)
 
     def begin_noting(self) -> None:
-        self._server.views.begin_noting()
+        self._memory.begin_noting()
 
     async def forget_notes(self, older_than_seconds: float) -> None:
         await self._ask("forget", lambda: None)
 
     async def at_once(self, read: Callable[[ViewMoment], Awaitable[T]]) -> T:
         def at_the_store() -> T:
-            reading: Coroutine[Any, Any, T] = self._server.views.at_once(read)
+            reading: Coroutine[Any, Any, T] = self._memory.at_once(read)
             return at_once(reading)
 
         return await self._ask("look", at_the_store)
@@ -122,9 +119,6 @@ class RemoteViews:
     ) -> Changes | Conflict:
         sent = {view: dict(rows) for view, rows in before.items()}
         return await self._ask("update", lambda: self._server.update(wanted, change, advance, batch, sent))
-
-    async def _ask(self, what: str, apply: Callable[[], T]) -> T:
-        return await self._network.ask(self._client, self._server, f"{what} {self._server.name}", apply)
 
 
 def _some(rows: Mapping[str, Any], keys: Mapping[str, Any]) -> Mapping[str, Any]:
