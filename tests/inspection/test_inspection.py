@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, cast
@@ -19,21 +20,25 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 import twinlog
 from tests.inspection.conftest import customer, inspection, order
-from tests.kernel.batches import append, batch, counter, grow, new_event
+from tests.kernel.batches import METADATA, append, batch, counter, grow, new_event
 from tests.kernel.edge import rich
 from tests.memory_shop import MemoryShop
 from tests.virtual_time import in_virtual_time
 from tests.waiting import until
 from twinlog import Recorded, Schema
 from twinlog.log import scan
+from twinlog.log.history import LogHistory
 from twinlog.model.messages import as_object
 from twinlog.rpc import inspection_service, serve
 from twinlog.rpc.context import Context
+from twinlog.rpc.history_service import HistoryService
 from twinlog.rpc.inspection import Inspected, Patience
 from twinlog.rpc.inspection_service import InspectionService
+from twinlog.rpc.peers import Peers
 from twinlog.rpc.registrations import registrations
 from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.v1 import inspection_pb2 as pb
+from twinlog.v1.history_service_pb2 import ReadStreamRequest
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
 
@@ -222,20 +227,51 @@ async def test_what_comes_is_followed(shop: MemoryShop) -> None:
         call.cancel()
 
 
-async def test_a_stream_of_large_events_shows_as_many_as_fit() -> None:
+@asynccontextmanager
+async def large_events(cause: Callable[[int], str]) -> AsyncIterator[Any]:
+    """The inspection of a log whose 60 events do not fit into a message together; ``cause`` of each, by version."""
     log = MemoryLog("log")
     for version in range(1, 61):
         event = new_event(counter(), version, StringValue(value="x" * 100_000))
+        event = event._replace(metadata=METADATA._replace(causation_id=cause(version)))
         await append(log, replace(batch((counter(), version - 1, 1)), events=[event]))
     inspected = Inspected("service", log, MemoryTwin("log"), Schema(), datetime.now(UTC))
     async with (
         serve([*registrations(InspectionService(inspected))], domain="shop") as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
-        shown = await InspectionServiceStub(channel).GetStream(pb.GetStreamRequest(stream="counter/a"))
-    assert [event.version for event in shown.events] == [*range(61 - len(shown.events), 61)]
-    assert len(shown.events) == 14
+        yield InspectionServiceStub(channel)
+
+
+async def test_a_stream_of_large_events_shows_as_many_as_fit() -> None:
+    async with large_events(lambda version: "rpc/Add") as stub:
+        shown = await stub.GetStream(pb.GetStreamRequest(stream="counter/a"))
+    assert [event.version for event in shown.events] == [*range(37, 61)]
     assert shown.version == 60
+
+
+async def test_large_causes_and_effects_are_told_as_far_as_they_fit() -> None:
+    async with large_events(lambda version: f"log/{version - 1}") as stub:
+        traced = await stub.TraceEvent(pb.TraceEventRequest(address="log/60"))
+        assert [event.position for event in traced.causes] == [*range(59, 55, -1)]
+        assert traced.beyond == "log/55"
+    async with large_events(lambda version: "log/1") as stub:
+        traced = await stub.TraceEvent(pb.TraceEventRequest(address="log/1"))
+        assert 0 < len(traced.effects) < 60
+
+
+async def test_a_history_is_told_in_messages_that_clients_take_however_large_its_metadata() -> None:
+    log = MemoryLog("log")
+    events = [
+        new_event(counter(), version)._replace(metadata=METADATA._replace(extra={"why": "x" * 20_000}))
+        for version in range(1, 301)
+    ]
+    await append(log, replace(batch((counter(), 0, 300)), events=events))
+    service = HistoryService(log, Peers(LogHistory(log)))
+    request = ReadStreamRequest(stream="counter/a")
+    told = [each async for each in service.ReadStream(request, cast("Context", None))]
+    assert sum(len(each.events) for each in told) == 300
+    assert max(each.ByteSize() for each in told) < 2_000_000
 
 
 @in_virtual_time

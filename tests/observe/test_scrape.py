@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -20,9 +21,11 @@ from stack.topology import ROOT
 from tests.docs import metrics_page
 from tests.memory_shop import MemoryShop
 from tests.observe.scraping import Scrape, get, scraped
+from tests.waiting import until
 from twinlog import Service, Settings
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.observe.metrics import scrape
+from twinlog.observe.metrics import serving as metrics_serving
 from twinlog.observe.metrics.exposition import text
 from twinlog.observe.metrics.metric import Metric, Sample
 from twinlog.observe.metrics.scrape import Exposition
@@ -122,6 +125,26 @@ async def test_metrics_of_an_adopters_own_are_told_beside() -> None:
                 REGISTRY.unregister(defect)
     finally:
         REGISTRY.unregister(rooms)
+
+
+async def test_those_who_connect_and_say_nothing_take_few_threads_and_no_scrape(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metrics_serving, "_MOST_CLIENTS", 4)
+    monkeypatch.setattr(metrics_serving._Handler, "timeout", 600.0)
+
+    def few_threads() -> bool:
+        return sum("process_request" in thread.name for thread in threading.enumerate()) <= 4
+
+    async with serving("127.0.0.1:0", Exposition([], asyncio.get_running_loop()).page) as url:
+        host, _, port = url.removeprefix("http://").removesuffix("/metrics").rpartition(":")
+        silent = [await asyncio.to_thread(socket.create_connection, (host, int(port))) for _ in range(40)]
+        assert Scrape(await scraped(url)).value("twinlog_up") == 1
+        silent[0].settimeout(60)
+        assert await asyncio.to_thread(silent[0].recv, 1) == b""
+        await until(few_threads)
+        for each in silent:
+            each.close()
 
 
 async def test_a_loop_that_is_closed_is_said() -> None:

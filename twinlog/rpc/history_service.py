@@ -43,8 +43,8 @@ class HistoryService(HistoryServiceServicer):
         response, size = pb.ReadStreamResponse(), 0
         async for events in self._own.events(stream, upto, request.after_version, after_id):
             for event in events:
-                response.events.append(to_wire(event))
-                size += len(event.payload) + 500
+                response.events.append(wire := to_wire(event))
+                size += len(wire)
                 if size > _MOST_BYTES:
                     yield response
                     response, size = pb.ReadStreamResponse(), 0

@@ -9,6 +9,7 @@ from twinlog.log.ports import Log
 from twinlog.model.errors import NotFound
 from twinlog.model.event import Recorded
 from twinlog.model.times import timestamp
+from twinlog.rpc.logged_event import that_fit
 from twinlog.rpc.moments import address_of, time_of
 from twinlog.rpc.validation import Checks
 from twinlog.v1 import inspection_pb2 as pb
@@ -17,6 +18,7 @@ Shown = Callable[[Recorded], pb.LoggedEvent]
 """How an event is shown."""
 
 _MOST_CAUSES, _MOST_EFFECTS = 100, 1_000
+_CAUSES_BYTES, _EFFECTS_BYTES = 500_000, 1_500_000
 _MOST_IDS, _MOST_TIMES = 100, 100
 
 
@@ -45,7 +47,10 @@ async def trace(log: Log, request: pb.TraceEventRequest, shown: Shown) -> pb.Tra
     event = await _at(log, position, head)
     before, beyond = await correlated.causes(log, event, _MOST_CAUSES)
     await related.behind(event)
-    response = pb.TraceEventResponse(event=shown(event), causes=map(shown, before), beyond=beyond)
+    causes = that_fit(map(shown, before), _CAUSES_BYTES)
+    if len(causes) < len(before):
+        beyond = causes[-1].cause
+    response = pb.TraceEventResponse(event=shown(event), causes=causes, beyond=beyond)
     return await _told(log, related, response, shown)
 
 
@@ -82,7 +87,8 @@ async def correlated_events(
 async def _told(
     log: Log, related: correlated.Related, response: pb.TraceEventResponse, shown: Shown
 ) -> pb.TraceEventResponse:
-    response.effects.extend(map(shown, related.events[:_MOST_EFFECTS]))
+    effects = map(shown, related.events[:_MOST_EFFECTS])
+    response.effects.extend(that_fit(effects, _EFFECTS_BYTES))
     response.looked_at.extend(await _ranges(log, related))
     return response
 

@@ -24,7 +24,7 @@ from twinlog.model.times import timestamp
 from twinlog.rpc.context import Context, time_left
 from twinlog.rpc.inspection import Inspected, Patience
 from twinlog.rpc.inspection_relations import correlated_events, trace
-from twinlog.rpc.logged_event import logged
+from twinlog.rpc.logged_event import logged, that_fit
 from twinlog.rpc.moments import moment_of, stream_of, time_of
 from twinlog.rpc.saga_tables import saga_tables
 from twinlog.rpc.state_parts import Part, changes
@@ -36,8 +36,8 @@ from twinlog.v1.inspection_pb2_grpc import InspectionServiceServicer
 _LIMIT, _MOST_EVENTS = 1_000, 10_000
 _NEWEST, _MOST_NEWEST = 100, 1_000
 _MOST_CHANGES = 1_000
-_MOST_BYTES = 1_500_000
-"""Of events in one message: gRPC's clients take 4 MiB."""
+_MOST_BYTES = 2_500_000
+"""Of the events beside a state."""
 _MOST_SECONDS = 5.0
 """How long a call without a deadline waits for the process's servers."""
 _LOOK_EVERY_SECONDS = 0.25
@@ -161,15 +161,8 @@ class InspectionService(InspectionServiceServicer):
             yield response
 
     def _newest(self, events: Sequence[Recorded]) -> Sequence[pb.LoggedEvent]:
-        """As many of the newest events as fit into a message beside the rest, and one at least."""
-        found: list[pb.LoggedEvent] = []
-        left = _MOST_BYTES
-        for event in reversed(events):
-            left -= (one := self._logged(event)).ByteSize()
-            if found and left < 0:
-                break
-            found.append(one)
-        return found[::-1]
+        """Those that fit, the oldest first."""
+        return that_fit(map(self._logged, reversed(events)), _MOST_BYTES)[::-1]
 
     async def _upto(self, stream: StreamId, request: pb.GetStreamRequest) -> int:
         """The version that is asked for; of now, the largest number. Raises StreamNotFound and StreamNotBegun."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError, Message
@@ -36,6 +37,17 @@ def logged(event: Recorded, schema: Schema) -> pb.LoggedEvent:
         extra=event.metadata.extra,
         read_as=read_as(event, schema),
     )
+
+
+def that_fit(events: Iterable[pb.LoggedEvent], most_bytes: int) -> list[pb.LoggedEvent]:
+    """As many of the first events as fit, and one at least, where there is any: a client takes messages of 4 MiB."""
+    found: list[pb.LoggedEvent] = []
+    for event in events:
+        most_bytes -= event.ByteSize()
+        if found and most_bytes < 0:
+            break
+        found.append(event)
+    return found
 
 
 def read_as(event: Recorded, schema: Schema) -> pb.ReadAs | None:

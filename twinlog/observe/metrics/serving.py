@@ -8,7 +8,7 @@ import socket
 import sys
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from threading import Thread
@@ -24,6 +24,7 @@ from twinlog.observe.metrics.scrape import Exposition
 SETTING = "METRICS_ADDRESS"
 CLIENT_SECONDS = 10.0
 """How long a client may take to say what it asks for, and to read the answer."""
+_MOST_CLIENTS = 32
 _GZIP, _FAST = 16 + zlib.MAX_WBITS, 1
 
 Page = Callable[[str], tuple[str, bytes]]
@@ -78,6 +79,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int, page: Page) -> None:
         self.page = page
+        self._open: dict[Any, None] = {}  # the connections that are being served, the oldest first
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family, _, _, _, address = found[0]
         super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
@@ -85,6 +87,19 @@ class _Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
         TCPServer.server_bind(self)  # without HTTPServer's look for the host's name, which may take seconds
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """In a thread; beyond a number of them the oldest makes room, as it may never say what it asks for."""
+        for oldest in [*self._open][: max(0, len(self._open) + 1 - _MOST_CLIENTS)]:
+            self._open.pop(oldest, None)
+            with suppress(OSError):
+                oldest.shutdown(socket.SHUT_RDWR)
+        self._open[request] = None
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.pop(request, None)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is no news; a defect is."""
