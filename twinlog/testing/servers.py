@@ -128,17 +128,19 @@ async def namespace(postgres_url: str, nats_url: str) -> AsyncIterator[str]:
 async def _drop_databases(server_url: str, prefix: str) -> None:
     connection = await asyncpg.connect(database_url(server_url, "postgres"))
     try:
-        found = await connection.fetch(
+        for row in await connection.fetch(
             "SELECT datname FROM pg_database WHERE starts_with(datname, $1)", prefix
-        )
+        ):
+            await connection.execute(_DROP.format(row["datname"]))
     finally:
         await connection.close()
-    for row in found:
-        await _drop(server_url, row["datname"])
+
+
+_DROP = 'DROP DATABASE IF EXISTS "{}" WITH (FORCE)'
 
 
 async def _drop(server_url: str, name: str) -> None:
-    await execute(server_url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    await execute(server_url, _DROP.format(name))
 
 
 async def _delete_streams(nats_url: str, prefix: str) -> None:
