@@ -14,6 +14,7 @@ from playwright.async_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
+    JSHandle,
     Page,
     Request,
     Route,
@@ -34,7 +35,21 @@ _ARGUMENTS = [
     "--process-per-site",  # pages of one context share a process, which takes as long to start as a page to load
 ]
 _PATIENCE_MILLISECONDS = SHOWN_SECONDS * 1_000
-_VIOLATIONS = "options => axe.run(options).then(({ violations }) => violations)"
+_CONTRAST = "color-contrast"
+_VIOLATIONS = """([within, options]) =>
+    axe.run(within ? { include: within } : document, options).then(({ violations }) => violations)"""
+_LOOKS = """() => new Map([...document.querySelectorAll("body *")].map(each => {
+    const style = getComputedStyle(each);
+    return [each, [
+        each.checkVisibility(), style.color, style.opacity, style.fontSize, style.fontWeight, style.textShadow,
+        style.backgroundColor, style.backgroundImage, style.position,
+    ].join()];
+}))"""
+"""What the contrast of each element comes from."""
+_OTHERWISE = f"""before => [...({_LOOKS})()]
+    .filter(([each, looks]) => each.checkVisibility() && looks !== before.get(each))
+    .map(([each]) => each)"""
+"""The visible elements that look otherwise than before, or were not there."""
 
 
 @asynccontextmanager
@@ -84,25 +99,41 @@ class Window:
     async def accessible_and_fits(self) -> None:
         """Fails where axe-core finds anything wrong, on a desk and on a phone, or the page is wider than its window.
 
-        Each is looked at with dark colors, too: a scheme changes nothing but `light-dark()`. The page is loaded once;
-        whether a finger is there changes nothing.
+        Contrast, which takes most of the time, is looked at with dark colors, too, and on a phone only of what looks
+        otherwise there: a scheme changes nothing but `light-dark()`. The page is loaded once; whether a finger is
+        there changes nothing.
         """
         await self.page.evaluate(AXE_SCRIPT)
-        for size in (DESKTOP, PHONE):
-            await self.page.set_viewport_size({"width": size[0], "height": size[1]})
-            await self._passes()
-            await self.page.emulate_media(
-                color_scheme="dark", reduced_motion="reduce"
-            )  # no color is on its way
-            await self._passes("color-contrast")
-            await self.page.emulate_media(color_scheme="light")
-            assert await self.page.evaluate("document.documentElement.scrollWidth") <= size[0], self.page.url
-        await self.page.set_viewport_size({"width": DESKTOP[0], "height": DESKTOP[1]})
+        await self._passes()
+        await self._passes_in_the_dark()
+        await self._fits(DESKTOP)
+        looks = await self.page.evaluate_handle(f"({_LOOKS})()")
+        await self._resize(PHONE)
+        await self._passes(rules={_CONTRAST: {"enabled": False}})
+        otherwise = await self.page.evaluate_handle(_OTHERWISE, looks)
+        if await otherwise.evaluate("found => found.length"):
+            await self._passes(otherwise, runOnly=[_CONTRAST])
+            await self._passes_in_the_dark(otherwise)
+        await self._fits(PHONE)
+        await self._resize(DESKTOP)
 
-    async def _passes(self, *rules: str) -> None:
-        """Of axe-core, all rules or these."""
-        options = {"resultTypes": ["violations"], **({"runOnly": rules} if rules else {})}
-        found: Any = await self.page.evaluate(_VIOLATIONS, options)
+    async def _passes_in_the_dark(self, within: JSHandle | None = None) -> None:
+        # Without motion no color is on its way.
+        await self.page.emulate_media(color_scheme="dark", reduced_motion="reduce")
+        await self._passes(within, runOnly=[_CONTRAST])
+        await self.page.emulate_media(color_scheme="light")
+
+    async def _resize(self, size: tuple[int, int]) -> None:
+        await self.page.set_viewport_size({"width": size[0], "height": size[1]})
+
+    async def _fits(self, size: tuple[int, int]) -> None:
+        assert await self.page.evaluate("document.documentElement.scrollWidth") <= size[0], self.page.url
+
+    async def _passes(self, within: JSHandle | None = None, **options: Any) -> None:
+        """Of axe-core, all rules or what the options say, of the whole page or within these elements."""
+        # What it would load beforehand, all style sheets once more, is for rules that are off.
+        options = {"resultTypes": ["violations"], "preload": False, **options}
+        found: Any = await self.page.evaluate(_VIOLATIONS, [within, options])
         wrong = [
             f"{each['id']}: {each['help']}: {node['target']} {node.get('failureSummary', '')}"
             for each in found

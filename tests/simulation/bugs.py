@@ -33,7 +33,7 @@ from twinlog.log.states import StateCache
 from twinlog.log.timers import Timers
 from twinlog.log.transaction import Transaction
 from twinlog.log.twin import DeliveryLost
-from twinlog.log.view_build import Build
+from twinlog.log.view_store import Build
 from twinlog.rpc.view_operations import ViewOperations
 from twinlog.testing import Kinds, MemoryTwin, MemoryViews, Simulation
 from twinlog.testing.internals import Appended, Batch, Cursor, Relay, StoreClock, to_wire

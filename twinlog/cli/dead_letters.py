@@ -17,7 +17,6 @@ from twinlog.cli.servers import Server, failure
 from twinlog.v1 import dead_letter_service_pb2 as pb
 
 _PAGE = 1_000
-_CHOICE = "select events: give LOG/POSITION, --error KIND, --key KEY, or --all"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +104,8 @@ async def _show(options: argparse.Namespace, asked: Sequence[Server]) -> int:
     out = console()
     for each in found:
         out.print(line(f"{each['dead_letter']['address']} of {each['dead_letter']['consumer']}", "bold"))
-        for name, value in (*each["dead_letter"].items(), *_fields(each)):
+        others = ("server", "stream", "recorded_at", "cause", "correlation_id", "actor")
+        for name, value in (*each["dead_letter"].items(), *((name, each.get(name, "")) for name in others)):
             out.print(plain(f"  {name}: {value}"), soft_wrap=True)
         out.print(plain(_payload(each)), soft_wrap=True)
         for said in read_as(each):
@@ -113,11 +113,6 @@ async def _show(options: argparse.Namespace, asked: Sequence[Server]) -> int:
         for said in each["traceback"].splitlines():
             out.print(plain(said), soft_wrap=True)
     return OK
-
-
-def _fields(found: dict[str, Any]) -> list[tuple[str, Any]]:
-    names = ("server", "stream", "recorded_at", "cause", "correlation_id", "actor")
-    return [(name, found.get(name, "")) for name in names]
 
 
 def _payload(found: dict[str, Any]) -> str:
@@ -164,17 +159,12 @@ async def _discard(options: argparse.Namespace, asked: Sequence[Server]) -> int:
 
 def _selected(options: argparse.Namespace) -> pb.DeadLetterSelection:
     selection = pb.DeadLetterSelection(consumer=options.consumer)
-    if options.address:
-        selection.address = options.address
-    elif options.error:
-        selection.error_type = options.error
-    elif options.key:
-        selection.key = options.key
-    elif options.all:
-        selection.all = True
-    else:
-        raise Usage(_CHOICE)
-    return selection
+    by = {"address": options.address, "error_type": options.error, "key": options.key, "all": options.all}
+    for name, value in by.items():
+        if value:
+            setattr(selection, name, value)
+            return selection
+    raise Usage("select events: give LOG/POSITION, --error KIND, --key KEY, or --all")
 
 
 def _tell(

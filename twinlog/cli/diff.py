@@ -69,7 +69,6 @@ def changes_between(before: pb.GetStreamResponse, after: pb.GetStreamResponse) -
 
 
 def print_changes(out: Console, before: pb.GetStreamResponse, after: pb.GetStreamResponse) -> None:
-    """What has changed since a moment, a line for each value."""
     changes = changes_between(before, after)
     words = "what has changed" if changes else "nothing has changed"
     out.print(line(f"since version {before.version}: {words}", "bold"), soft_wrap=True)

@@ -62,7 +62,6 @@ def done(work: Callable[..., Awaitable[Any]], options: Any, quiet: bool) -> Any:
 
 
 def tell(done: Any, first: str, as_json: bool) -> int:
-    """Says what was done."""
     if as_json:
         print_json(done._asdict())
         return OK

@@ -134,7 +134,11 @@ async def stream_at(
             f"no service here has events of {stream}: it must be type/id, and have begun{await _types(asked)}"
         )
     begun = await stream_at(asked, stream, NOW if when.request == _FIRST.request else _FIRST)
-    raise NotBegun(f"no service here has events of {stream} by then: it began with {_told(begun)}")
+    first = begun.events[0]
+    raise NotBegun(
+        f"no service here has events of {stream} by then: it began with {first.address}, recorded "
+        f"{shown(first.recorded_at)}"
+    )
 
 
 async def stream_since(asked: Sequence[Server], stream: str, when: Moment) -> pb.GetStreamResponse:
@@ -171,11 +175,6 @@ async def _types(asked: Sequence[Server]) -> str:
     )
     types = sorted({each for _, described in answers for each in described.aggregates})
     return f". The types here are {', '.join(types)}" if types else ""
-
-
-def _told(found: pb.GetStreamResponse) -> str:
-    first = found.events[0]
-    return f"{first.address}, recorded {shown(first.recorded_at)}"
 
 
 def _say(note: str) -> None:

@@ -31,8 +31,9 @@ def run(options: argparse.Namespace) -> int:
     if not options.check:
         made = generate(project, project.root)
         if options.json:
-            protos = [_below(path, project) for path in made]
-            print(json.dumps({"folder": str(project.root), "protos": protos}), flush=True)
+            root = project.root
+            protos = [str(each.relative_to(root) if each.is_relative_to(root) else each) for each in made]
+            print(json.dumps({"folder": str(root), "protos": protos}), flush=True)
             return OK
         print(f"Generated the code of {len(made)} protos in {project.root}.")
         return OK
@@ -63,7 +64,6 @@ def generate(project: Project, out: Path) -> list[Path]:
 
 
 def can_generate() -> bool:
-    """Whether the generator is installed."""
     return importlib.util.find_spec("grpc_tools") is not None
 
 
@@ -71,10 +71,6 @@ def kernel_protos() -> Path:
     """The folder in which twinlog/v1/options.proto is: that of the installed package, or of a checkout."""
     beside = Path(twinlog.__file__).resolve().parents[1]
     return beside if (beside / "twinlog/v1/options.proto").exists() else beside / "protos"
-
-
-def _below(path: Path, project: Project) -> str:
-    return str(path.relative_to(project.root) if path.is_relative_to(project.root) else path)
 
 
 def _code(folder: Path) -> Iterator[Path]:

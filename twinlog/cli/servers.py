@@ -56,7 +56,6 @@ def arguments(parser: argparse.ArgumentParser, *, when: str = "") -> None:
 
 
 def is_address(text: str) -> bool:
-    """Whether it is host:port."""
     return bool(_ADDRESS.fullmatch(text)) and is_port(text.rpartition(":")[2])
 
 
@@ -85,25 +84,20 @@ def _seconds(text: str) -> float:
 
 @dataclass(frozen=True)
 class Server:
-    """A server to ask."""
-
     address: str
     channel: grpc.aio.Channel
     timeout_seconds: float
 
     @property
     def inspection(self) -> Any:
-        """Its twinlog.v1.InspectionService."""
         return InspectionServiceStub(self.channel)
 
     @property
     def dead_letters(self) -> Any:
-        """Its twinlog.v1.DeadLetterService."""
         return DeadLetterServiceStub(self.channel)
 
     @property
     def views(self) -> Any:
-        """Its twinlog.v1.ViewService."""
         return ViewServiceStub(self.channel)
 
     async def ask(
@@ -129,7 +123,9 @@ def failure(address: str, error: grpc.aio.AioRpcError) -> Failed:
     """What a failed call means for the command."""
     code, details = error.code(), error.details() or error.code().name
     if code in _AWAY:
-        return OutOfReach(f"{address} is out of reach: {_in_short(details)}")
+        # Without the address in gRPC's own words for a server that is not there: it is told already.
+        why = details.rpartition(": ")[2] if details.startswith(_NOT_THERE) else details
+        return OutOfReach(f"{address} is out of reach: {why}")
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return Failed(
             f"{address} does not serve this; is it a service of Twinlog, of this version? ({details})"
@@ -137,11 +133,6 @@ def failure(address: str, error: grpc.aio.AioRpcError) -> Failed:
     if code in _MISUSED:
         return Usage(f"{address}: {details}")
     return Failed(f"{address}: {code.name}: {details}")
-
-
-def _in_short(details: str) -> str:
-    """gRPC's words for a server that is not there, without the address, which is told already."""
-    return details.rpartition(": ")[2] if details.startswith(_NOT_THERE) else details
 
 
 def act(options: argparse.Namespace) -> int:

@@ -82,7 +82,6 @@ def code(found: dict[str, Any]) -> int:
 
 
 def screen(found: dict[str, Any]) -> RenderableType:
-    """A state for people."""
     services = found["services"]
     out_of_reach = [line(each["problem"], "bold red") for each in found["failures"]]
     if not services:

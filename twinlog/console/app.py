@@ -44,8 +44,6 @@ _RETRY_SECONDS = "2"
 
 
 class Console:
-    """All pages over the services."""
-
     def __init__(self, services: Services, pages: Sequence[Page], *, hosts: Collection[str] = ()) -> None:
         """``hosts``: see :class:`Guard`."""
         self.live = Live(services.looking)

@@ -22,6 +22,7 @@ from jinja2 import BytecodeCache, ChoiceLoader, Environment, FileSystemLoader, S
 from jinja2.bccache import Bucket
 from markupsafe import Markup, escape
 
+from twinlog.console.dead_letters import advice
 from twinlog.console.lanes import anchor, cut_end
 from twinlog.console.rates import rate
 from twinlog.console.reading import moment_in
@@ -47,7 +48,6 @@ class _Compiled(BytecodeCache):
             bucket.bytecode_from_string(code)
 
     def dump_bytecode(self, bucket: Bucket) -> None:
-        """Keeps what is in the bucket."""
         self._code[bucket.key] = bucket.bytecode_to_string()
 
 
@@ -66,6 +66,7 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
         bytecode_cache=_COMPILED,
     )
     made.filters |= {
+        "advice": advice,
         "ago": partial(_time, kind="ago"),
         "at_hand": at_hand,
         "anchor": anchor,
@@ -191,7 +192,6 @@ def cut(text: str, most: int) -> str:
 
 
 def short(type: str) -> str:
-    """The short name of a protobuf type."""
     return type.rpartition(".")[2]
 
 

@@ -20,8 +20,6 @@ _SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Order:
-    """One thing that can be ordered."""
-
     name: str
     verb: str
     done: str

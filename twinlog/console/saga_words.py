@@ -8,8 +8,6 @@ from twinlog.v1 import saga_service_pb2 as pb
 
 
 class State(NamedTuple):
-    """A state, for people."""
-
     kind: str
     """Its color and shape: ok, warn, bad, run, undo or idle."""
     word: str

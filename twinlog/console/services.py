@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from functools import partial
+from typing import Any, NamedTuple, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -29,15 +30,21 @@ _OPTIONS = [
 ]
 _MOST_KEPT = 128
 _NOT_YET = "no answer yet"
-_loading: ContextVar[bool] = ContextVar("loading", default=False)
-_patient: ContextVar[bool] = ContextVar("patient", default=False)
 AT_ONCE_SECONDS = 0.15
 """How long a page is kept back by what it can do without at first: one in sight comes within 0.2 s."""
 _LEAST_SECONDS = 0.03
-_began: ContextVar[float] = ContextVar("began", default=0.0)
-"""When the load began."""
 _late: ContextVar[set[str] | None] = ContextVar("late", default=None)
 """Inside of :func:`at_once`, the services that have not answered in time."""
+
+
+class _Load(NamedTuple):
+    """A page that is being loaded."""
+
+    began: float
+    patient: bool
+
+
+_load: ContextVar[_Load | None] = ContextVar("load", default=None)
 
 
 @contextmanager
@@ -46,21 +53,19 @@ def loading(*, patient: bool = False) -> Iterator[None]:
 
     ``patient``: gives a service that is known to be slow the time that it takes, as nobody waits for the page.
     """
-    token, with_time = _loading.set(True), _patient.set(patient)
-    began = _began.set(time.monotonic())
+    token = _load.set(_Load(time.monotonic(), patient))
     try:
         yield
     finally:
-        _began.reset(began)
-        _patient.reset(with_time)
-        _loading.reset(token)
+        _load.reset(token)
 
 
 def seconds_at_once() -> float | None:
     """How long what is asked now keeps back a page that somebody waits for; None: nobody does."""
-    if not _loading.get() or _patient.get():
+    load = _load.get()
+    if load is None or load.patient:
         return None
-    return max(_LEAST_SECONDS, _began.get() + AT_ONCE_SECONDS - time.monotonic())
+    return max(_LEAST_SECONDS, load.began + AT_ONCE_SECONDS - time.monotonic())
 
 
 @contextmanager
@@ -191,7 +196,8 @@ class Services:
         """How long a call may take."""
         if _late.get() is not None and (moment := seconds_at_once()) is not None:
             return min(seconds, moment)
-        return max(seconds, self.looking.patience(service)) if _patient.get() else seconds
+        load = _load.get()
+        return max(seconds, self.looking.patience(service)) if load and load.patient else seconds
 
     def _told(self, answer: Answer[T], seconds: float) -> Answer[T]:
         """What did not come in time, of a service that answers otherwise: it is slow then, not silent."""
@@ -203,10 +209,15 @@ class Services:
         return replace(answer, problem=f"it is slow, and has not answered this in {seconds:g} s")
 
     def _silence(self, service: str) -> Answer[Any] | None:
-        known = self.looking.silence(service) if _loading.get() else None
+        known = self.looking.silence(service) if _load.get() else None
         if known is None and service in (_late.get() or ()):
             return Answer(service, None, Why.SLOW, _NOT_YET, "DEADLINE_EXCEEDED")
         return known and replace(known, service=service)
+
+
+def by_console(stub: type, method: str) -> Any:
+    """A method of a service, by its generated class, called in the console's name."""
+    return lambda channel: partial(getattr(stub(channel), method), metadata=(("x-actor", "console"),))
 
 
 def method_of(request: Any) -> str:

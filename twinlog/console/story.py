@@ -53,7 +53,6 @@ class Story:
 
     @property
     def began(self) -> Timestamp | None:
-        """When its first event was recorded."""
         return self.events[0].recorded_at if self.events else None
 
 
@@ -111,7 +110,6 @@ async def causes(services: Services, look: Look, first: pb.TraceEventResponse) -
 
 
 def log_of(event: pb.LoggedEvent) -> str:
-    """The log that an event is of."""
     return event.address.rpartition("/")[0]
 
 

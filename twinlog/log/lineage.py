@@ -52,7 +52,6 @@ class KnowsHead(Protocol):
 
     async def head_astray(self) -> HeadAstray | None:
         """That the head of the log is not at its last event; None: it is. Raises Unavailable."""
-        ...
 
 
 @runtime_checkable
@@ -61,7 +60,6 @@ class TrimmedLog(Protocol):
 
     async def trimmed(self) -> int:
         """The position up to which the stream is trimmed; 0: it has every event."""
-        ...
 
 
 class Lineage:

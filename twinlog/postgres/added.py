@@ -26,8 +26,11 @@ _FOREIGN_KEYS = ("23001", "23503")
 """SQLSTATEs of those; whichever of the two tables was written, the error names the one that has the key."""
 _CONSTRAINT = "23"
 """SQLSTATE class of constraints."""
-_NO_RIGHT = "42501"
-"""A function may raise any other: one that divides by zero refuses a row as one that says so does."""
+_NO_RIGHT, _DATA = "42501", "22"
+"""A function may raise any other: one that divides by zero refuses a row as one that says so does. One that raises a
+data exception by itself says that the row is at fault."""
+_RAISE = "exec_stmt_raise"
+"""The routine of the server that does so."""
 _NAMED_BY_POSTGRES = {
     "pkey": r"PRIMARY\s+KEY",
     "key": "UNIQUE",
@@ -82,7 +85,9 @@ def refused(error: BaseException, packages: Sequence[str] = ()) -> RowsRefused |
 
 
 def _has_a_better_word(error: asyncpg.PostgresError) -> bool:
-    """Whether it passes, or has a remedy whoever was at work."""
+    """Whether it passes, has a remedy whoever was at work, or blames the row in so many words."""
+    if (error.sqlstate or "").startswith(_DATA):
+        return bool(error.server_source_function == _RAISE)
     rule = rule_of(error)
     return rule is not None and (rule.meaning in (Meaning.OUTAGE, Meaning.RACE) or rule.of == _NO_RIGHT)
 

@@ -9,7 +9,7 @@ import asyncpg
 
 from twinlog.log.declarations import Held, Kept
 from twinlog.log.saga_tables import KeptTable, LiveInstance
-from twinlog.log.view_build import Build
+from twinlog.log.view_store import Build
 from twinlog.model.stored_forms import Form, Named
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, fetch, on_connection
@@ -41,9 +41,12 @@ class PostgresDeclarations:
             await fetch(self._pool, QUERIES["retire_declarations"], *zip(*gone, strict=True))
 
     async def stored(self, asked: Collection[Held]) -> Collection[Held]:
-        rows = [
-            *map(tuple, await on_connection(self._pool, lambda connection: _stored_of(connection, asked)))
-        ]
+        streams, types = zip(*asked, strict=True)
+
+        async def look(connection: Connection) -> list[asyncpg.Record]:
+            return await connection.fetch(QUERIES["stored_of"], streams, types, timeout=_SCAN_SECONDS)
+
+        rows = [*map(tuple, await on_connection(self._pool, look))]
         return [held for held in asked if any(_is_of(held, row) for row in rows)]
 
     async def checkpoints(self) -> Mapping[str, int]:
@@ -91,14 +94,6 @@ def _by_table(rows: Sequence[asyncpg.Record]) -> Mapping[str, Mapping[str, str]]
     for table, name, type in rows:
         found.setdefault(table, {})[name] = type
     return found
-
-
-async def _stored_of(connection: Connection, asked: Collection[Held]) -> list[asyncpg.Record]:
-    streams, types = zip(*asked, strict=True)
-    rows: list[asyncpg.Record] = await connection.fetch(
-        QUERIES["stored_of"], streams, types, timeout=_SCAN_SECONDS
-    )
-    return rows
 
 
 def _is_of(held: Held, row: Held) -> bool:

@@ -57,7 +57,7 @@ async def open_log(
     """The log of that name in a database of a server; both are created if they are missing.
 
     ``packages``: packages whose migrations are applied besides the log's own. ``size``: the most connections.
-    ``admit``: see :func:`~twinlog.postgres.database.ensure_database`.
+    ``admit``: see :func:`~twinlog.postgres.database.connect_to_database`.
     """
     connections = Connections()
     async with open_database(
@@ -247,16 +247,9 @@ class PostgresLog(PostgresPast):
         return [Timer(known_stream((row[0], row[1])), row[2], row[3]) for row in rows]
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
-        streams = [snapshot.stream for snapshot in snapshots]
-        await self._ask(
-            "save",
-            [stream.type for stream in streams],
-            [stream.id for stream in streams],
-            [snapshot.version for snapshot in snapshots],
-            [snapshot.position for snapshot in snapshots],
-            [snapshot.schema for snapshot in snapshots],
-            [snapshot.state for snapshot in snapshots],
-        )
+        if snapshots:
+            rows = [(*stream, *rest) for stream, *rest in snapshots]
+            await self._ask("save", *zip(*rows, strict=True))
 
     async def sweep_requests(self, age: timedelta, limit: int) -> int:
         return int((await self._ask("sweep_requests", age, limit))[0][0])

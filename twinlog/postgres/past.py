@@ -47,16 +47,9 @@ class PostgresPast:
         return int(rows[0][0]) if rows else 0
 
     async def keep(self, snapshots: Sequence[Snapshot]) -> None:
-        await self._ask(
-            "keep_snapshots",
-            [each.stream.type for each in snapshots],
-            [each.stream.id for each in snapshots],
-            [each.version for each in snapshots],
-            [each.position for each in snapshots],
-            [each.schema for each in snapshots],
-            [crc32(each.state) for each in snapshots],
-            [each.state for each in snapshots],
-        )
+        if snapshots:
+            rows = [(*stream, *place, crc32(state), state) for stream, *place, state in snapshots]
+            await self._ask("keep_snapshots", *zip(*rows, strict=True))
 
     async def nearest(self, stream: StreamId, schema: str, upto: int) -> Nearest | None:
         for version, position, stored, state, checksum in await self._ask(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from twinlog.log.view_build import Build
+from twinlog.log.view_store import Build
 from twinlog.model.errors import Unavailable
 from twinlog.model.row_changes import Crossing, Mark, Marks, Note, Noted
 from twinlog.model.view import AnyView

@@ -184,7 +184,6 @@ class Acceptor:
             self.server.add_generic_rpc_handlers([Gates(paths)])
 
     async def start(self) -> None:
-        """Serves."""
         await self.server.start()
         for method in self._methods:
             self._ask(method)

@@ -30,8 +30,6 @@ _LONGEST_TREND_SECONDS = 30 * 24 * 3600
 
 
 class DeadLetterService(DeadLetterServiceServicer):
-    """twinlog.v1.DeadLetterService."""
-
     def __init__(
         self, dead_letters: DeadLetterOperations, pages: PageTokens, schema: Schema | None = None
     ) -> None:

@@ -128,7 +128,6 @@ class Freshness:
         self.wake(self._watchers)
 
     def wake(self, keys: Iterable[str]) -> None:
-        """Wakes the watchers of these rows."""
         for key in keys:
             for watcher in self._watchers.get(key, ()):
                 watcher.set()
@@ -172,7 +171,6 @@ class Freshness:
         return {log: position - self.positions[log] for log, position in self._lagging(wanted).items()}
 
     def end_look(self) -> None:
-        """The checkpoints have been looked at."""
         self._looks_ended = self._looks_begun
         self._looked.set()
         self._looked = asyncio.Event()
@@ -217,7 +215,6 @@ class Announcer:
         self._me = str(uuid4())
 
     def committed(self, consumer: str, position: int, changes: Changes) -> None:
-        """A batch has been committed to the views."""
         keys = [
             key
             for view, rows in changes.items()

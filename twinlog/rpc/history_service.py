@@ -25,8 +25,6 @@ _MOST_LOGS = 1_000
 
 
 class HistoryService(HistoryServiceServicer):
-    """twinlog.v1.HistoryService."""
-
     def __init__(self, log: Log, peers: Peers) -> None:
         self._log = log
         self._own = LogHistory(log)

@@ -186,18 +186,14 @@ async def _bind(server: grpc.aio.Server, address: str, setting: str, shared: boo
     Raises ConfigurationError where the address cannot be had. Where it was free a moment before, somebody looked at the
     same time, as a search for a free port does: then it is tried again, and the next look says what is wrong.
     """
-    host, _, port = address.rpartition(":")
     why: object = ""
     for _ in range(_BIND_TRIES):
+        refuse_taken(address, setting, shared=shared)
         try:
-            _probe(host.strip("[]"), int(port), shared)
-            return f"{host}:{server.add_insecure_port(address)}"
+            return f"{address.rpartition(':')[0]}:{server.add_insecure_port(address)}"
         except RuntimeError as error:
             why = error
             await asyncio.sleep(_BIND_AGAIN_SECONDS)
-        except (OSError, ValueError) as error:
-            why = _why(error)
-            break
     raise _taken(address, setting, why)
 
 
@@ -207,7 +203,8 @@ def refuse_taken(address: str, setting: str, *, shared: bool) -> None:
     try:
         _probe(host.strip("[]"), int(port), shared)
     except (OSError, ValueError) as error:
-        raise _taken(address, setting, _why(error)) from error
+        known = isinstance(error, OSError) and error.errno
+        raise _taken(address, setting, os.strerror(known) if known else error) from error
 
 
 def _taken(address: str, setting: str, why: object) -> ConfigurationError:
@@ -217,10 +214,6 @@ def _taken(address: str, setting: str, why: object) -> ConfigurationError:
         address=address,
         why=why,
     )
-
-
-def _why(error: Exception) -> object:
-    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
 
 
 def _probe(host: str, port: int, shared: bool) -> None:

@@ -70,7 +70,6 @@ class Followed(NamedTuple):
 
     @property
     def views(self) -> Sequence[str]:
-        """The names of the views that it keeps."""
         consumer = self.consumer
         while isinstance(consumer, ConsumerWrapper):
             consumer = consumer.inner
@@ -101,7 +100,6 @@ class Inspected:
 
     @property
     def sagas(self) -> list[str]:
-        """Those of the aggregates that are sagas."""
         return [each.name for each in self.aggregates if isinstance(each.initial, SagaInstance)]
 
     def aggregate(self, name: str) -> AnyAggregate | None:
@@ -140,7 +138,6 @@ class Inspected:
         ]
 
     def problems(self) -> Iterator[pb.Problem]:
-        """What is wrong at the moment."""
         for part in self.parts:
             if problem := part.problem:
                 yield pb.Problem(problem=problem)

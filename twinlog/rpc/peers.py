@@ -48,7 +48,6 @@ class Peers:
         """The service that has a log, by log."""
 
     async def aclose(self) -> None:
-        """Closes the channels."""
         for channel in self._channels.values():
             await channel.close()
         self._channels.clear()
@@ -71,17 +70,13 @@ class Peers:
         others = {log: RemoteHistory(log, owner, self.channel(owner)) for log, owner in self._owners.items()}
         return {self._own.name: self._own, **others}
 
-    async def owner(self, log: str) -> grpc.aio.Channel:
-        """A channel to the service that has a log. Raises HistoryOutOfReach."""
-        await self.history(log)
-        return self.channel(self._owners[log])
-
     async def ask(self, log: str, stub: type, method: str, request: Message, seconds: float) -> Any:
         """What a method of the service that has a log answers; None where it finds no such thing.
 
         ``stub``: the generated class. Raises HistoryOutOfReach, and Unavailable for any other failure.
         """
-        asked = stub(await self.owner(log))
+        await self.history(log)  # which finds its owner
+        asked = stub(self.channel(self._owners[log]))
         try:
             return await getattr(asked, method)(request, timeout=seconds)
         except grpc.aio.AioRpcError as error:
@@ -90,7 +85,6 @@ class Peers:
             raise Unavailable(f"{self._owners[log]} does not answer ({_said(error)})") from error
 
     def channel(self, service: str) -> grpc.aio.Channel:
-        """A channel to a service."""
         if service not in self._channels:
             self._channels[service] = grpc.aio.insecure_channel(self._services[service])
         return self._channels[service]

@@ -23,7 +23,6 @@ from twinlog.v1 import saga_service_pb2 as pb
 
 
 def listed(row: SagaRow) -> pb.Saga:
-    """A saga in a list."""
     return pb.Saga(
         saga=row.saga,
         saga_id=row.saga_id,

@@ -35,8 +35,6 @@ R = TypeVar("R", bound=Message)
 
 
 class SagaService(SagaServiceServicer):
-    """twinlog.v1.SagaService."""
-
     def __init__(
         self, operations: SagaOperations, sagas: SagaList, owners: Owners, pages: PageTokens, clock: Clock
     ) -> None:

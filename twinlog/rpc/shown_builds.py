@@ -1,4 +1,4 @@
-"""The builds of views as operators are shown them."""
+"""The builds of views as operators are shown them, and why an operation on one is refused."""
 
 from __future__ import annotations
 
@@ -8,14 +8,69 @@ from typing import NamedTuple
 from twinlog.consume.projection import Projection
 from twinlog.consume.view_builds import Declared, ViewBuilds
 from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
-from twinlog.log.view_build import Build
-from twinlog.model.errors import Unavailable
+from twinlog.log.view_store import Build
+from twinlog.model.errors import FailedPrecondition, NotFound, Unavailable
 from twinlog.model.times import timestamp
-from twinlog.rpc.view_refusals import ViewBuildUnknown, ViewUnknown, ViewVersionUnknown
 from twinlog.v1 import view_service_pb2 as pb
 
 NEAR = 1_000
 """A build with fewer events ahead is ready."""
+
+
+class ViewUnknown(NotFound):
+    """There is no view {view} here; the views are {views}."""
+
+    reason = "VIEW_UNKNOWN"
+
+
+class ViewVersionUnknown(NotFound):
+    """View {view} is not declared in version {version} here; deploy the program that declares it."""
+
+    reason = "VIEW_VERSION_UNKNOWN"
+
+
+class ViewBuildUnknown(NotFound):
+    """View {view} has no build {build}; its builds are {builds}."""
+
+    reason = "VIEW_BUILD_UNKNOWN"
+
+
+class ViewBuildLive(FailedPrecondition):
+    """Build {build} of view {view} is the live one; switch to another one first."""
+
+    reason = "VIEW_BUILD_LIVE"
+
+
+class ViewBuildDropped(FailedPrecondition):
+    """Build {build} of view {view} was dropped; rebuild the view."""
+
+    reason = "VIEW_BUILD_DROPPED"
+
+
+class ViewBuildBehind(FailedPrecondition):
+    """Build {build} of view {view} is not as far as the live one: {behind}. Wait until it is ready, then try again."""
+
+    reason = "VIEW_BUILD_BEHIND"
+
+
+class ViewBuildDiffers(FailedPrecondition):
+    """Build {build} of view {view} differs from the live one: {differences}. Look at `twinlog views compare {view}`; if
+    that is meant, confirm the differences."""
+
+    reason = "VIEW_BUILD_DIFFERS"
+
+
+class ViewBuildHasDeadLetters(FailedPrecondition):
+    """Build {build} of view {view} has set events aside that the live one has not: {events}. Replay or discard them, or
+    confirm that they may wait."""
+
+    reason = "VIEW_BUILD_HAS_DEAD_LETTERS"
+
+
+class ViewNeverSwitched(FailedPrecondition):
+    """View {view} has no build that was live before; there is nothing to switch back to."""
+
+    reason = "VIEW_NEVER_SWITCHED"
 
 
 class Standing(NamedTuple):

@@ -31,8 +31,6 @@ class KeepsNone(FailedPrecondition):
 
 
 class SnapshotService(SnapshotServiceServicer):
-    """twinlog.v1.SnapshotService."""
-
     def __init__(self, inspected: Inspected, pages: PageTokens) -> None:
         self._inspected = inspected
         self._pages = pages
@@ -72,13 +70,11 @@ class SnapshotService(SnapshotServiceServicer):
             checks.violate("stream", f"must be of an aggregate that this service declares: {names or 'none'}")
         checks.done()
         assert aggregate is not None
-        for each in [id] if id else await self._long(aggregate):
+        ids: Sequence[str] = [id] if id else []
+        if not id and aggregate.keep_every:
+            ids = await self._store.long_streams(aggregate.name, aggregate.keep_every)
+        for each in ids:
             yield await self._rebuilt(aggregate, each)
-
-    async def _long(self, aggregate: AnyAggregate) -> Sequence[str]:
-        if not aggregate.keep_every:
-            return []
-        return await self._store.long_streams(aggregate.name, aggregate.keep_every)
 
     async def _rebuilt(self, aggregate: AnyAggregate, id: str) -> pb.RebuildSnapshotsResponse:
         found = await self._past.rebuild(aggregate, id)

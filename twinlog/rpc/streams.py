@@ -49,8 +49,6 @@ class StreamLimits:
 
 @dataclass(eq=False, slots=True)
 class Stream:
-    """One stream."""
-
     task: asyncio.Task[None]
     connection: str
     began: float
@@ -66,7 +64,6 @@ class Stream:
     """Whether a message is being written; then it ends after that."""
 
     def end(self, why: TwinlogError) -> None:
-        """Ends it."""
         if self.ended_by is None:
             self.ended_by = why
             if not self.writing:
@@ -103,7 +100,6 @@ class Streams:
             self._uncount(stream)
 
     def end_all(self, why: TwinlogError) -> None:
-        """Ends every stream."""
         for stream in list(self._open):
             self._end(stream, why)
 
@@ -133,7 +129,9 @@ class Streams:
             self._end(stream, WatchAgain(why=f"after {limit:.0f} s without a message"))
 
     def _end(self, stream: Stream, why: TwinlogError) -> None:
-        self._uncount(stream)
+        # One whose client does not read goes on for as long as that, and must not make room for others like it.
+        if not stream.writing or self._limits.oldest_gives_way:
+            self._uncount(stream)
         stream.end(why)
 
     def _uncount(self, stream: Stream) -> None:

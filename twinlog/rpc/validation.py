@@ -60,8 +60,6 @@ class Currencies(Enum):
 
 
 class EnumType(Protocol):
-    """A generated enum."""
-
     DESCRIPTOR: EnumDescriptor
 
 

@@ -11,15 +11,14 @@ import structlog
 
 from twinlog.consume.view_builds import SUBJECT, Declared, ViewBuilds
 from twinlog.log.twin import Twin
-from twinlog.log.view_build import Build, consumer_of
 from twinlog.log.view_builds import Comparison, RebuildUnderWay, SetAsideMeanwhile
-from twinlog.log.view_store import NotingViewStore, ViewMoment
+from twinlog.log.view_store import Build, NotingViewStore, ViewMoment, consumer_of
 from twinlog.model.errors import Unavailable
 from twinlog.model.row_changes import Crossing
 from twinlog.rpc.freshness import Messages
-from twinlog.rpc.shown_builds import NEAR, ShownBuilds, shown_build
-from twinlog.rpc.view_comparison import EXAMPLES, at_the_same, comparison_of, in_words
-from twinlog.rpc.view_refusals import (
+from twinlog.rpc.shown_builds import (
+    NEAR,
+    ShownBuilds,
     ViewBuildBehind,
     ViewBuildDiffers,
     ViewBuildDropped,
@@ -27,7 +26,9 @@ from twinlog.rpc.view_refusals import (
     ViewBuildLive,
     ViewNeverSwitched,
     ViewVersionUnknown,
+    shown_build,
 )
+from twinlog.rpc.view_comparison import EXAMPLES, at_the_same, comparison_of, in_words
 from twinlog.rpc.watched_build import MOST_KEYS, Behind, Consumers, Crossings
 from twinlog.v1 import view_service_pb2 as pb
 
@@ -43,8 +44,6 @@ _MOST_DIFFERING = 10_000
 
 
 class ViewOperations:
-    """The operations."""
-
     def __init__(self, builds: ViewBuilds, twin: Callable[[str], Twin], messages: Messages) -> None:
         self._builds = builds
         self._shows = ShownBuilds(builds, twin)

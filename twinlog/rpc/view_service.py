@@ -16,8 +16,6 @@ SHARE = 10
 
 
 class ViewService(ViewServiceServicer):
-    """twinlog.v1.ViewService."""
-
     def __init__(self, operations: ViewOperations) -> None:
         self._operations = operations
 
