@@ -325,6 +325,10 @@ async def test_the_window_is_narrowed_as_more_is_known_of_how_much_is_finished()
             [400] * 4 + [200] * 3 + [80] + [160, 80],
         ),
         "it is slow from the beginning": ([slow] * 4, [400] * 3 + [80]),
+        "a look in between is not": (
+            [slow] * 2 + [nothing] + [slow] * 3,
+            [400] * 3 + [200] * 2 + [80],
+        ),
         "nothing is finished at first": ([nothing] * 4 + [slow] * 2, [400] * 5 + [120]),
     }
     for what, (looks, windows) in cases.items():
