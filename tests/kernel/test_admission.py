@@ -309,11 +309,37 @@ async def test_what_another_replica_has_gone_on_with_is_finished_for_this_one() 
 
 async def test_what_a_timer_leaves_says_within_what_time_work_has_to_be_done() -> None:
     unfinished = UnfinishedWork(MemoryLog("counters"), LoopClock())
-    within = {}
+    within, unsure = {}, {}
     for left in (0.5, 1.0, 2.0, 5.0, 10.0, 60.0):
         unfinished._allow(left)
-        within[left] = unfinished._within
+        within[left], unsure[left] = unfinished._within, unfinished._unsure_within
     assert within == {0.5: 0.25, 1.0: 0.5, 2.0: 1.0, 5.0: 1.0, 10.0: 2.0, 60.0: 2.5}
+    assert unsure == {0.5: 0.25, 1.0: 0.5, 2.0: 1.0, 5.0: 2.5, 10.0: 5.0, 60.0: 6.0}
+
+
+async def test_the_window_is_narrowed_as_more_is_known_of_how_much_is_finished() -> None:
+    calm, slow, nothing = [0.1] * 10, [1.0] * 10, list[float]()
+    cases: dict[str, tuple[list[list[float]], list[int]]] = {
+        "work becomes slow": (
+            [calm] * 4 + [slow] * 4 + [calm, slow],
+            [400] * 4 + [200] * 3 + [80] + [160, 80],
+        ),
+        "it is slow from the beginning": ([slow] * 4, [400] * 3 + [80]),
+        "a look in between is not": (
+            [slow] * 2 + [nothing] + [slow] * 3,
+            [400] * 3 + [200] * 2 + [80],
+        ),
+        "nothing is finished at first": ([nothing] * 4 + [slow] * 2, [400] * 5 + [120]),
+    }
+    for what, (looks, windows) in cases.items():
+        unfinished = UnfinishedWork(MemoryLog("counters"), LoopClock())
+        unfinished._allow(10.0)
+        seen = []
+        for number, took in enumerate(looks, 1):
+            unfinished._took = took
+            unfinished._look(number * 0.25)
+            seen.append(unfinished.window)
+        assert seen == windows, what
 
 
 async def test_work_that_begins_anew_has_the_first_window() -> None:

@@ -16,11 +16,12 @@ from structlog.testing import capture_logs
 from tests.kernel.counter import ALARM, COUNTER, Add, Alarm, Count, Set
 from tests.waiting import until
 from twinlog import FailedPrecondition, Log, Recorded, Schema, StreamId, Transaction, Unavailable, Writer
+from twinlog.log.lineage import Lineage
 from twinlog.log.ports import Conflict
 from twinlog.log.timers import Timers
 from twinlog.log.units import Request
 from twinlog.model.errors import Overloaded, RequestIdReused
-from twinlog.testing import MemoryLog
+from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.testing.internals import (
     Appended,
     Batch,
@@ -192,6 +193,17 @@ async def test_a_log_that_was_set_back_is_read_again(log: MemoryLog) -> None:
         del log.events[2:], log.streams[StreamId("counter", "a")][2:]
         outcome = await writer.execute(add(1))
     assert (outcome.result, outcome.position) == (Count(3, 3), 3)
+
+
+async def test_what_is_only_read_is_never_of_another_history(log: MemoryLog) -> None:
+    lineage, clock = Lineage(log, MemoryTwin("counters")), SystemClock()
+    async with Writer(log, schema=Schema(), clock=clock, ids=RandomIds(), lineage=lineage) as writer:
+        await writer.execute(add(1))
+        del log.events[:], log.streams[StreamId("counter", "a")]
+        async with writing(log) as other:
+            await other.execute(add(5))
+        lineage.breaks += 1
+        assert (await writer.execute(lambda tx: tx.state(COUNTER, "a"))).result == Count(5, 1)
 
 
 async def test_timers_wake_a_stream_once() -> None:

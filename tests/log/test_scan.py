@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from tests.log.test_correlated import APART, filled
-from twinlog import Recorded
+from twinlog import Log, Recorded
 from twinlog.log import scan
+from twinlog.log.past import Moment
 from twinlog.testing import START, MemoryLog
 
 LONG, OTHER = "long", "other"
@@ -91,3 +92,20 @@ async def test_what_comes_is_followed_without_reading_its_stream_again(log: Coun
         assert found == [each for each in range(1, EVENTS, 2) if after < each <= upto]
         assert pages[-1].position == upto
         assert log.read_so_far < 100, (after, upto)
+
+
+async def test_a_log_that_finds_moments_is_asked_and_any_other_stream_is_halved(log: Counted) -> None:
+    class Plain:
+        """What every log can do, and no more."""
+
+        name, load = log.name, log.load
+
+    stream = log.events[0].stream
+    plain = cast(Log, Plain())
+    for position in (1, 2, 300, EVENTS, EVENTS + 1):
+        moment = Moment(position=position)
+        log.read_so_far = 0
+        version = await scan.version_at(log, stream, moment)
+        assert log.read_so_far == 0
+        assert await scan.version_at(plain, stream, moment) == version == min(position + 1, EVENTS) // 2
+        assert log.read_so_far > 0

@@ -175,6 +175,9 @@ async def test_a_view_that_is_changed_in_place_is_refused_and_one_that_is_declar
             builds=[build(1, 1, dropped=True), build(2, 2)],
             stream=both,
         ),
+        "what a home has left that was dropped": System(
+            columns=wider("integer", paid="bigint"), builds=[build(1, 1, dropped=True), build(2, 2)]
+        ),
         "a renamed checkpoint": System([renamed], {"stays_svc.rooms": 12}),
         "a name that the builds do not have": System(
             [projection(name="stay_svc.other")],

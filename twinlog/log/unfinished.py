@@ -86,7 +86,7 @@ class UnfinishedWork:
         self._looks = 0
         """How many looks there were since there was nothing to do."""
         self._slow_looks = 0
-        """How many looks in a row have counted while work was slow."""
+        """How many looks have counted while work was slow; each at which it is not takes one off again."""
         self._within = self._unsure_within = 1.0
         """T: seconds that work may take; and what it may take before it is known how much is finished."""
         self._first = float(_FIRST)
@@ -196,7 +196,7 @@ class UnfinishedWork:
             self._averages.append(fmean(self._rates))
             self._since = now
         slow = self._seconds(took, ages) > max(_SLOW_SHARE * self._within, _SLOW_SECONDS)
-        self._slow_looks = self._slow_looks + counts if slow else 0
+        self._slow_looks = min(self._slow_looks + counts, _RATES) if slow else max(0, self._slow_looks - 1)
         if slow and self._looks >= _KNOWN_LOOKS and len(self._rates) >= _KNOWN_RATES:
             self._narrow(max(self._averages))
         elif self._rates:
