@@ -20,8 +20,7 @@ from twinlog.audit import reading
 from twinlog.audit.report import Findings
 from twinlog.audit.twins import TwinAudit
 from twinlog.log.history import LogHistory
-from twinlog.log.log_file import FrameReader
-from twinlog.log.log_file_records import event_of
+from twinlog.log.log_file import FrameReader, event_of
 from twinlog.log.past import Moment
 from twinlog.log.snapshots import StateCodecs
 from twinlog.log.time_travel import TimeTravel

@@ -14,7 +14,7 @@ from tests.cli.conftest import Served, Terminal
 from tests.inspection.conftest import customer, order
 from tests.kernel.edge import Edge, serving
 from twinlog.cli.status import screen
-from twinlog.cli.times import moment, since
+from twinlog.cli.values import moment, since
 from twinlog.consume.dead_letters import Failure
 from twinlog.dev import free_port
 

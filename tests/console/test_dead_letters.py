@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from html import unescape
 
@@ -166,7 +167,8 @@ async def test_those_of_several_services_are_paged_through_to_the_last(
         return [len(page) for page in seen] == [4, 2] and {each for page in seen for each in page} == wanted
 
     await until(paged)
-    for nonsense in ("x", "W10=", "eyJhIjogMX0="):
+    deep = urlsafe_b64encode(b"[" * 40_000).decode()
+    for nonsense in ("x", "W10=", "eyJhIjogMX0=", deep):
         assert (await ask(f"{console}/dead-letters?page={nonsense}")).status == 200
     reason = "reason=%E2%80%AEabc"  # writes from right to left
     for what, done in (("discard", "given up"), ("discard&how=count", "given up"), ("replay", "replayed")):

@@ -10,13 +10,14 @@ import urllib.request
 from collections.abc import AsyncIterator
 from email.message import Message
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import pytest
 import pytest_asyncio
 
 from tests.console.patience import SHOWN_SECONDS
 from tests.console.shop import ServedShop, served
-from twinlog.console import Answer, refused
+from twinlog.console import Answer, refused, rendering
 from twinlog.console.answers import Why
 from twinlog.console.process import AddressTaken, PagesUnusable, pages_of, serving
 
@@ -126,6 +127,14 @@ async def test_files_may_be_kept_for_ever_since_their_address_names_their_conten
     assert (await ask(console)).headers["Cache-Control"] == "no-store"
     assert (await ask(f"{console}/static/000000000000/console.css")).status == 404
     assert (await ask(f"{console}/static/x/..%2Fapp.py")).status == 404
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "%00", "%ff", "nowhere.css", "."])
+async def test_no_name_of_a_file_is_looked_for_and_none_is_kept(console: str, name: str) -> None:
+    """Anybody may ask for any: each would take memory, and a long one was taken for a defect."""
+    kept = rendering._contents()
+    assert (await ask(f"{console}/static/x/{name}")).status == 404
+    assert rendering._contents() is kept and unquote(name) not in kept
 
 
 async def test_pages_are_sent_compressed(console: str) -> None:

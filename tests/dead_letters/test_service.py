@@ -24,8 +24,8 @@ from tests.kernel.edge import rich
 from twinlog.consume.dead_letter_operations import DeadLetterOperations
 from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.dead_letters import Failure
-from twinlog.consume.parked_times import trend
-from twinlog.rpc import PageTokens, serve
+from twinlog.consume.listed import trend
+from twinlog.rpc import PageTokens, dead_letter_groups, serve
 from twinlog.rpc.dead_letter_service import DeadLetterService
 from twinlog.rpc.health import PROBLEM_KEY
 from twinlog.rpc.registrations import registrations
@@ -152,6 +152,21 @@ async def test_groups_by_consumer_and_error() -> None:
         ("Broken", "cannot bear a:1", 1, "source/1"),
         ("Broken", "cannot bear b:1", 1, "source/2"),
     }
+
+
+async def test_of_very_many_errors_the_rest_are_together_by_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors that name an id are as many as their events, and an answer has to fit into a message."""
+    monkeypatch.setattr(dead_letter_groups, "_MOST", 2)
+    async with desk([f"{key}:1" for key in "abcd"]) as at:
+        await at.say("d:1", "a:1", "b:1", "c:1", "c:2", "c:3")
+        request = pb.GroupDeadLettersRequest(trend_seconds=3600)
+        grouped = await at.letters.GroupDeadLetters(request)
+    assert grouped.count == 6
+    assert [(g.error_type, g.error, g.count, g.first, g.behind, sum(g.trend)) for g in grouped.groups] == [
+        ("Broken", "", 3, "source/2", 2, 3),
+        ("", "", 2, "source/5", 0, 2),
+        ("Broken", "cannot bear d:1", 1, "source/1", 0, 1),
+    ]
 
 
 async def test_shows_the_payload_decoded_or_as_it_is() -> None:

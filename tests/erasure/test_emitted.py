@@ -40,7 +40,7 @@ from twinlog.model.errors import StreamUnreadable
 from twinlog.model.personal import ERASED, HOLDING, has_own
 from twinlog.observe.tracing import tracing
 from twinlog.observe.tracing_export import tracer_of
-from twinlog.rpc.failures import failure_of
+from twinlog.rpc.errors import failure_of
 from twinlog.service.dump import Dump
 from twinlog.service.dumped import parts_of
 from twinlog.service.logging import configure_logging

@@ -11,11 +11,10 @@ from structlog.testing import capture_logs
 
 from tests.servers import database, empty_database
 from twinlog import Unavailable
-from twinlog.log.erasures import RememberedKeys
+from twinlog.log.keys import RememberedKeys
 from twinlog.log.wrapping import Wrapping
 from twinlog.memory.keys import MemoryKeys
-from twinlog.postgres.erasures import PostgresErasures
-from twinlog.postgres.keys import PostgresKeys, open_keys
+from twinlog.postgres.keys import PostgresErasures, PostgresKeys, open_keys
 from twinlog.postgres.log import open_log
 from twinlog.testing.conformance import KeysConformance
 

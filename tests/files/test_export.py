@@ -32,10 +32,17 @@ from twinlog import ConfigurationError, PostgresViews, Recorded, Unavailable
 from twinlog.cli import main
 from twinlog.log import log_file
 from twinlog.log.chain import Head
-from twinlog.log.log_file import FrameReader, FrameWriter, LogFileDamaged, LogFileUnfinished, NotALogFile
-from twinlog.log.log_file_records import event_record
+from twinlog.log.log_file import (
+    FrameReader,
+    FrameWriter,
+    LogFileDamaged,
+    LogFileUnfinished,
+    NotALogFile,
+    event_record,
+)
 from twinlog.log.ports import NewReply, Timer, TimerChange
-from twinlog.postgres import importing, reading
+from twinlog.postgres import importing
+from twinlog.postgres import log as log_module
 from twinlog.postgres.archiving import Rule, archive
 from twinlog.postgres.exporting import FileIsWhole, FileOfAnotherLog, export
 from twinlog.postgres.identity import ImportUnfinished, identify, identity
@@ -162,7 +169,7 @@ async def test_a_file_is_one_moment_of_a_log_that_goes_on(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is written while it is made: events, outcomes, timers and links are of one moment."""
-    monkeypatch.setattr(reading, "_PAGE", 3)
+    monkeypatch.setattr(log_module, "_PAGE", 3)
     await grow(site.log, 20)
     done = asyncio.Event()
 

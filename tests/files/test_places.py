@@ -27,8 +27,7 @@ from twinlog import ConfigurationError, Metadata, Recorded, Schema, Unavailable,
 from twinlog.log import archive as archive_of_log
 from twinlog.log.archive import ArchiveDamaged, ArchiveUnavailable
 from twinlog.log.chain import Head
-from twinlog.log.log_file import FrameReader, FrameWriter
-from twinlog.log.log_file_records import event_record
+from twinlog.log.log_file import FrameReader, FrameWriter, event_record
 from twinlog.log.past import KeptKey
 from twinlog.log.ports import Snapshot
 from twinlog.log.repair import Difference, Unrepairable

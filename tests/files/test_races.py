@@ -19,7 +19,7 @@ from twinlog import Metadata
 from twinlog.log.past import Moment
 from twinlog.log.ports import ReadRequest
 from twinlog.log.scan import Filter
-from twinlog.postgres import archived_past, archiving, past
+from twinlog.postgres import archiving, past
 from twinlog.postgres.connection import fetch
 from twinlog.postgres.log import PostgresLog
 
@@ -82,8 +82,7 @@ async def test_a_range_that_moves_between_two_questions_of_one_look_is_seen(
             assert made.ranges == 1 and made.removed == size
         return await fetch(pool, query, *arguments)
 
-    for module in (archived_past, past):
-        monkeypatch.setattr(module, "fetch", hooked)
+    monkeypatch.setattr(past, "fetch", hooked)
 
     async def seen(look: Callable[[PostgresLog, int], Awaitable[object]], of: int, before: int) -> object:
         nonlocal asked, moves_before

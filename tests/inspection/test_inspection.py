@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
-from typing import Any, NoReturn
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn, cast
 
 import grpc
 import grpc.aio
@@ -13,20 +15,26 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.wrappers_pb2 import StringValue
 
 import twinlog
 from tests.inspection.conftest import customer, inspection, order
-from tests.kernel.batches import grow
+from tests.kernel.batches import append, batch, counter, grow, new_event
 from tests.kernel.edge import rich
 from tests.memory_shop import MemoryShop
+from tests.virtual_time import in_virtual_time
 from tests.waiting import until
-from twinlog import Recorded
+from twinlog import Recorded, Schema
 from twinlog.log import scan
 from twinlog.model.messages import as_object
-from twinlog.rpc import inspection_service
-from twinlog.rpc.inspection import Patience
-from twinlog.testing import MemoryLog
+from twinlog.rpc import inspection_service, serve
+from twinlog.rpc.context import Context
+from twinlog.rpc.inspection import Inspected, Patience
+from twinlog.rpc.inspection_service import InspectionService
+from twinlog.rpc.registrations import registrations
+from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.v1 import inspection_pb2 as pb
+from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
 
 async def read(stub: Any, **request: Any) -> tuple[list[pb.LoggedEvent], pb.ReadLogResponse]:
@@ -212,6 +220,52 @@ async def test_what_comes_is_followed(shop: MemoryShop) -> None:
         async with asyncio.timeout(60):
             assert (await call.read()).event.stream == f"order/{order_id}"
         call.cancel()
+
+
+async def test_a_stream_of_large_events_shows_as_many_as_fit() -> None:
+    log = MemoryLog("log")
+    for version in range(1, 61):
+        event = new_event(counter(), version, StringValue(value="x" * 100_000))
+        await append(log, replace(batch((counter(), version - 1, 1)), events=[event]))
+    inspected = Inspected("service", log, MemoryTwin("log"), Schema(), datetime.now(UTC))
+    async with (
+        serve([*registrations(InspectionService(inspected))], domain="shop") as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        shown = await InspectionServiceStub(channel).GetStream(pb.GetStreamRequest(stream="counter/a"))
+    assert [event.version for event in shown.events] == [*range(61 - len(shown.events), 61)]
+    assert len(shown.events) == 14
+    assert shown.version == 60
+
+
+@in_virtual_time
+async def test_those_who_follow_a_log_share_looks_at_it() -> None:
+    """Hundreds that each look for themselves take the connections that commands need."""
+
+    class Counted(MemoryLog):
+        looks = 0
+
+        async def head(self) -> int:
+            self.looks += 1
+            await asyncio.sleep(0.01)
+            return await super().head()
+
+    log = Counted("log")
+    inspected = Inspected("service", log, MemoryTwin("log"), Schema(), datetime.now(UTC))
+    service, seen = InspectionService(inspected), Counter[int]()
+
+    async def follow(number: int) -> None:
+        async for response in service.ReadLog(pb.ReadLogRequest(follow=True), cast("Context", None)):
+            seen[number] = response.position
+
+    following = [asyncio.create_task(follow(number)) for number in range(100)]
+    await asyncio.sleep(10)
+    assert log.looks < 100 + 10 / 0.1 + 10
+    await grow(log, 3)
+    await until(lambda: [*seen.values()] == [3] * 100)
+    for task in following:
+        task.cancel()
+    await asyncio.gather(*following, return_exceptions=True)
 
 
 async def test_a_stream_shows_its_events_and_what_they_come_to(shop: MemoryShop) -> None:

@@ -178,6 +178,54 @@ def test_what_cannot_be_finished_is_refused_until_it_can() -> None:
     simulated(outage())
 
 
+@pytest.mark.parametrize(
+    ("capacity", "deadline", "away"), [(100, 10.0, 1.8), (40, 10.0, 1.5), (100, 30.0, 2.4)]
+)
+def test_a_service_that_hands_over_is_no_overload(capacity: float, deadline: float, away: float) -> None:
+    """Nothing is finished for a while, and this replica is asked for what another was asked for before."""
+
+    async def handover() -> None:
+        async with pipeline(capacity, deadline, replicas=2) as shop:
+            await shop.ask(0.6 * capacity, 5)
+            del shop.writers[1]
+            shop.open = False
+            await shop.ask(0.6 * capacity, away)
+            shop.open = True
+            await shop.ask(0.6 * capacity, 10)
+            assert not shop.refused
+
+    simulated(handover())
+
+
+def test_a_replica_that_starts_while_a_service_hands_over_refuses_nothing() -> None:
+    async def start() -> None:
+        async with pipeline(100, 10.0) as shop:
+            shop.open = False
+            await shop.ask(60, 1.8)
+            shop.open = True
+            await shop.ask(60, 10)
+            assert not shop.refused
+
+    simulated(start())
+
+
+def test_a_service_that_hands_over_while_there_is_too_much_to_do_is_not_given_more() -> None:
+    async def handover() -> None:
+        async with pipeline(100, 10.0) as shop:
+            await shop.ask(500, 5)
+            shop.open = False
+            await shop.ask(500, 1.8)
+            shop.open = True
+            back = shop.now
+            await shop.ask(500, 5)
+            assert shop.goodput(back, shop.now) >= 90
+            await asyncio.sleep(11)
+            assert shop.expired() <= 0.01
+            assert max(order.ended - order.began for order in shop.orders if order.began > back) < 2.5
+
+    simulated(handover())
+
+
 def test_orders_that_never_end_take_nothing_from_the_others() -> None:
     async def poison() -> None:
         async with pipeline(200, 10.0) as shop:

@@ -117,6 +117,21 @@ SECRET = "hunter2"
         (f"nats://me:{SECRET}@h:4222,nats://me:other@i", "must have one user and password"),
         (f"nats://me:{SECRET}@", "must be nats://host:port"),
         (f"http://me:{SECRET}@h", "must start with nats://"),
+        (f"postgresql://me:{SECRET}@h,", "must name hosts"),
+        (f"postgresql://me:{SECRET}@,h", "must name hosts"),
+        (f"postgresql://me:{SECRET}@:5432", "must name hosts"),
+        (f"postgresql://me:{SECRET}@[::1]x:5", "must name hosts"),
+        (f"postgresql://me:{SECRET}@a b", "must name hosts"),
+        (f"postgresql://me:{SECRET}@a%00b", "must name hosts"),
+        (f"postgresql://me:{SECRET}@h?port=70000", "must have a port"),
+        (f"postgresql://me:{SECRET}@/x?host=h&port=5432,x", "must have a port"),
+        (f"postgresql://me:{SECRET}@/x?host=h,,i", "must name hosts"),
+        (f"nats://me:{SECRET}@[]:4222", "must name hosts"),
+        (f"nats://me:{SECRET}@[zz]:4222", "must name hosts"),
+        (f"nats://me:{SECRET}@[h:4222", "must name hosts"),
+        (f"nats://me:{SECRET}@[::1]]:4222", "must name hosts"),
+        (f"nats://me:{SECRET}@h\t", "must name hosts"),
+        (f"nats://me:{SECRET}@h,ws://i", "must have servers of one kind"),
     ],
 )
 def test_a_url_that_is_none_is_refused_in_one_line_without_its_password(
@@ -131,6 +146,14 @@ def test_a_url_that_is_none_is_refused_in_one_line_without_its_password(
     assert "\n" not in said
 
 
+@pytest.mark.parametrize("services", ["a=h:70000", "a=h:0", "a=h:123456", "a=h", "=h:1", "a"])
+def test_a_service_is_where_a_port_can_be(environment: pytest.MonkeyPatch, services: str) -> None:
+    """Instead of a port that does not exist, gRPC would call another one."""
+    environment.setenv("TWINLOG_SERVICES", services)
+    assert "TWINLOG_SERVICES" in (said := refusal())
+    assert "must be name=host:port" in said
+
+
 @pytest.mark.parametrize(
     ("url", "address"),
     [
@@ -140,6 +163,8 @@ def test_a_url_that_is_none_is_refused_in_one_line_without_its_password(
         ("postgresql://[::1]:7/x", "[::1]:7"),
         ("postgresql:///x?host=h&port=9", "h:9"),
         ("postgresql://me@%2Frun%2Fpostgresql/x", "/run/postgresql:5432"),
+        ("postgresql://me@/x?host=/run/a b", "/run/a b:5432"),
+        ("postgresql://h/x?port=9", "h:5432"),
     ],
 )
 def test_the_address_in_a_url_can_be_shown(environment: pytest.MonkeyPatch, url: str, address: str) -> None:

@@ -35,7 +35,7 @@ from twinlog.model.errors import Overloaded
 from twinlog.rpc import Context, Limits, handlers, host, serve, time_left
 from twinlog.rpc.health import LIVENESS, PROBLEM_KEY
 from twinlog.rpc.registrations import Registration
-from twinlog.rpc.streams import StreamLimits, Streams, WatchAgain
+from twinlog.rpc.streams import StreamLimits, Streams, TooManyStreams, WatchAgain
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceServicer, add_InspectionServiceServicer_to_server
 
 SERVING = HealthCheckResponse.SERVING
@@ -192,6 +192,40 @@ class TestLimits:
                 assert isinstance(stream.ended_by, WatchAgain)
             assert written == [*range(10)]
             assert asyncio.get_running_loop().time() == pytest.approx(10 * 3 + 4)
+
+        simulated(watched())
+
+    @pytest.mark.parametrize("gives_way", [False, True])
+    def test_a_stream_whose_client_does_not_read_makes_room_only_where_none_is_refused(
+        self, gives_way: bool
+    ) -> None:
+        """It goes on for as long as the client does not read: otherwise there would be any number of them."""
+        limits = StreamLimits(most=1, idle_seconds=4, oldest_gives_way=gives_way)
+
+        async def watched() -> None:
+            streams, reads = Streams(limits), asyncio.Event()
+
+            async def messages() -> AsyncIterator[int]:
+                yield 1
+
+            async def write(_message: int) -> None:
+                await reads.wait()
+
+            async def watch() -> None:
+                task = asyncio.current_task()
+                assert task is not None
+                with streams.open(task, "one") as stream:
+                    await handlers._write_all(messages(), cast(Context, SimpleNamespace(write=write)), stream)
+
+            first = asyncio.create_task(watch())
+            await asyncio.sleep(10)
+            second = asyncio.create_task(watch())
+            await asyncio.sleep(0.1)
+            assert not first.done() and second.done() is not gives_way
+            reads.set()
+            ends = await asyncio.gather(first, second, return_exceptions=True)
+            assert [type(end) for end in ends] == [WatchAgain, type(None) if gives_way else TooManyStreams]
+            assert not len(streams)
 
         simulated(watched())
 

@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from twinlog import InvalidArgument
-from twinlog.rpc.nul import refuse_nul
+from twinlog.rpc.validation import refuse_nul
 from twinlog.v1.history_service_pb2 import ReadStreamRequest
 from twinlog.v1.inspection_pb2 import ReadCorrelatedRequest
 from twinlog.v1.saga_service_pb2 import RetrySagasRequest, SagaFilter, SagaSelection

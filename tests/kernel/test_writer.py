@@ -17,8 +17,8 @@ from tests.kernel.counter import ALARM, COUNTER, Add, Alarm, Count, Set
 from tests.waiting import until
 from twinlog import FailedPrecondition, Log, Recorded, Schema, StreamId, Transaction, Unavailable, Writer
 from twinlog.log.ports import Conflict
-from twinlog.log.requests import Request
 from twinlog.log.timers import Timers
+from twinlog.log.units import Request
 from twinlog.model.errors import Overloaded, RequestIdReused
 from twinlog.testing import MemoryLog
 from twinlog.testing.internals import (

@@ -13,7 +13,7 @@ from tests.kernel.counter import COUNTER, Add, Count
 from tests.kernel.test_writer import ID, add, add_and_reply, request, writing
 from tests.waiting import until
 from twinlog import Schema, Transaction, Unavailable, Writer
-from twinlog.log import group_commit, refused
+from twinlog.log import group_commit, stall
 from twinlog.log.ports import Conflict, LogSession, ReadRequest, StreamSlice
 from twinlog.model.errors import Overloaded
 from twinlog.testing import MemoryLog
@@ -171,7 +171,7 @@ class Refuses(MemoryLog):
 
 async def test_a_store_that_takes_no_append_at_all_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     """To its callers each is a defect, so it would look like theirs; it is over with the next commit."""
-    monkeypatch.setattr(refused, "_SECONDS", 0.0)
+    monkeypatch.setattr(stall, "_REFUSED_SECONDS", 0.0)
     log = Refuses("counters")
     async with writing(log) as writer:
         with capture_logs() as said:
@@ -191,7 +191,7 @@ async def test_a_store_that_takes_no_append_at_all_shows(monkeypatch: pytest.Mon
 async def test_refusals_with_commits_between_them_or_long_ago_are_nobodys_but_the_callers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(refused, "_SECONDS", 0.0)
+    monkeypatch.setattr(stall, "_REFUSED_SECONDS", 0.0)
     log = Refuses("counters")
     async with writing(log) as writer:
         for tried in range(12):
@@ -207,7 +207,7 @@ async def test_refusals_with_commits_between_them_or_long_ago_are_nobodys_but_th
             with pytest.raises(ValueError):
                 await writer.execute(add(1))
         assert writer.problem is not None
-        monkeypatch.setattr(refused, "_REMEMBERED_SECONDS", -1.0)
+        monkeypatch.setattr(stall, "_REMEMBERED_SECONDS", -1.0)
         assert writer.problem is None, "or else a service that nobody calls would never be well again"
 
 

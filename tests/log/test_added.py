@@ -27,6 +27,13 @@ _FUNCTIONS = """
     CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
     CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS
         'BEGIN RAISE EXCEPTION ''not on my watch''; END';
+    CREATE FUNCTION blunder() RETURNS trigger LANGUAGE plpgsql AS
+        'DECLARE one int; BEGIN one := (SELECT abs(n) FROM generate_series(1, 2) AS n); RETURN new; END';
+    CREATE FUNCTION miss() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN new.missing := 1; RETURN new; END';
+    CREATE FUNCTION divide() RETURNS trigger LANGUAGE plpgsql AS
+        'DECLARE none int := 0; BEGIN RAISE NOTICE ''%'', 1 / none; RETURN new; END';
+    CREATE FUNCTION own_code() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN RAISE EXCEPTION ''not so'' USING ERRCODE = ''ZZ999''; END';
 """
 
 
@@ -61,6 +68,22 @@ IN_THE_LOG: dict[str, tuple[tuple[str, str], str]] = {
     "events refused": (
         _trigger("events", "shout", "new.stream_id LIKE 'bad%'"),
         "trigger function shout, which no migration made, refuses rows",
+    ),
+    "events stumbled over": (
+        _trigger("events", "blunder", "new.stream_id LIKE 'bad%'"),
+        "trigger function blunder, which no migration made, refuses rows",
+    ),
+    "events taken for others": (
+        _trigger("events", "miss", "new.stream_id LIKE 'bad%'"),
+        "trigger function miss, which no migration made, refuses rows",
+    ),
+    "timers divided": (
+        _trigger("timers", "divide"),
+        "trigger function divide, which no migration made, refuses rows",
+    ),
+    "outcomes refused by a code of somebody's own": (
+        _trigger("requests", "own_code"),
+        "trigger function own_code, which no migration made, refuses rows",
     ),
     "outcomes swallowed": (_trigger("requests", "swallow"), _SWALLOWED.format(table="requests")),
     "checkpoints swallowed": (_trigger("checkpoints", "swallow"), _SWALLOWED.format(table="checkpoints")),
@@ -152,6 +175,16 @@ IN_A_VIEW = {
     "a trigger": (
         *_trigger("journal", "shout"),
         "trigger function shout, which no migration made, refuses rows",
+    ),
+    "a trigger that stumbles": (
+        *_trigger("journal", "blunder"),
+        "trigger function blunder, which no migration made, refuses rows",
+    ),
+    "a trigger that stumbles at the commit": (
+        "CREATE CONSTRAINT TRIGGER added AFTER INSERT ON journal DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION divide()",
+        "DROP TRIGGER added ON journal",
+        "trigger function divide, which no migration made, refuses rows",
     ),
     "a column": (
         "ALTER TABLE journal ADD COLUMN added text NOT NULL",

@@ -350,6 +350,38 @@ async def test_rights_that_are_taken_away_are_an_outage(shaken: EmbeddedPostgres
             await owner.pool.execute("ALTER TABLE events DISABLE ROW LEVEL SECURITY")
 
 
+_CHANGED = {
+    "a column of a name that a function uses": (
+        "ALTER TABLE events ADD COLUMN head bigint",
+        "ALTER TABLE events DROP COLUMN head",
+    ),
+    "a column of another type": (
+        "ALTER TABLE events ALTER partition_key TYPE bytea USING partition_key::bytea",
+        "ALTER TABLE events ALTER partition_key TYPE text USING convert_from(partition_key, 'UTF8')",
+    ),
+}
+
+
+async def test_a_table_that_was_changed_is_an_outage_until_it_is_as_before(
+    shaken: EmbeddedPostgres, name: str
+) -> None:
+    wrong: list[str] = []
+    async with open_log(shaken.url, name, "counters") as log:
+        await log.append(batch((counter("a"), 0, 1)))
+        for number, (what, (change, undo)) in enumerate(_CHANGED.items(), 1):
+            await log.pool.execute(change)
+            try:
+                wrong.append(f"{what}: {await log.append(batch((counter('a'), number, 1)))}")
+            except WrongSetting as error:
+                if not str(error).startswith("POSTGRES_URL: the database does not have what"):
+                    wrong.append(f"{what}: {error}")
+            except Exception as error:
+                wrong.append(f"{what}: {type(error).__name__}: {error}")
+            await log.pool.execute(undo)
+            await log.append(batch((counter("a"), number, 1)))
+    assert not wrong, "\n".join(wrong)
+
+
 async def test_a_value_that_a_column_cannot_hold_is_the_events_fault(
     shaken: EmbeddedPostgres, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from tests.kernel.batches import recorded
 from twinlog.log import log_file
-from twinlog.log.log_file import FrameReader, FrameWriter, LogFileDamaged
-from twinlog.log.log_file_records import event_record
+from twinlog.log.log_file import FrameReader, FrameWriter, LogFileDamaged, event_record
 
 
 def test_frames_are_read_in_pieces_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
+from typing import Any
 
 import asyncpg
 import pytest
@@ -20,6 +21,7 @@ from twinlog import Log, PostgresViews, Unavailable
 from twinlog.dev import EmbeddedPostgres
 from twinlog.log.ports import Conflict, ReadRequest
 from twinlog.postgres import connection
+from twinlog.postgres import database as database_module
 from twinlog.postgres import lease as lease_module
 from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.named_queries import QUERIES
@@ -153,6 +155,49 @@ async def test_asyncpg_says_nothing_of_its_own_about_an_outage(
         await until(lambda: answers(log))
         assert log.pool.get_min_size() == 0
     assert [record for record in caplog.records if record.name.startswith("asyncpg")] == []
+
+
+async def test_the_connection_that_looked_at_a_database_is_the_first_of_its_pool(
+    postgres_url: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To connect takes a server and a process milliseconds each, at every start."""
+    monkeypatch.setattr(connection, "_STATEMENT_SECONDS", 0.5)
+    made = counting_connections(monkeypatch)
+    async with open_log(postgres_url, database, "one") as log:
+        assert await log.head() == 0
+        assert (len(made), log.connections) == (1, 1)
+        with pytest.raises(TimeoutError):  # as of any other
+            await log.pool.execute("SELECT pg_sleep(300)")
+    assert all(each.is_closed() for each in made)
+
+
+async def test_a_pool_is_opened_although_the_connection_that_looked_at_the_database_has_broken(
+    postgres_url: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = database_module.connect_to_database
+
+    async def broken(*arguments: Any, **options: Any) -> asyncpg.Connection:
+        found = await looked(*arguments, **options)
+        found.terminate()
+        return found
+
+    monkeypatch.setattr(connection, "connect_to_database", broken)
+    async with open_log(postgres_url, database, "one") as log:
+        assert await log.head() == 0
+        assert log.connections == 1
+
+
+def counting_connections(monkeypatch: pytest.MonkeyPatch) -> list[asyncpg.Connection]:
+    """Those that are made from now on by this library."""
+    made: list[asyncpg.Connection] = []
+    opened = database_module._opened
+
+    async def noted(*arguments: Any, **options: Any) -> asyncpg.Connection:
+        made.append(await opened(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(database_module, "_opened", noted)
+    return made
 
 
 async def test_an_exhausted_pool_is_an_outage_and_nobody_waits_for_ever(

@@ -22,6 +22,7 @@ from twinlog.log.ports import ReadRequest, StreamSlice
 from twinlog.log.snapshots import EVERY, Snapshots
 from twinlog.log.transaction import Entry
 from twinlog.model.errors import StreamUnreadable
+from twinlog.testing import MemoryLog
 from twinlog.testing.internals import RandomIds, Snapshot, StateCodec, SystemClock
 
 STREAM = StreamId(COUNTER.name, "a")
@@ -247,7 +248,7 @@ async def test_a_snapshot_is_not_replaced_where_the_events_cannot_be_read(watche
     async with process(watched) as cold:
         with pytest.raises(StreamUnreadable):
             await cold.execute(one_more)
-        await cold._snapshots._save([])
+        await cold._snapshots._save_some()
         snapshot = await kept(watched)
     assert snapshot is not None
     assert snapshot.state == b"of a newer version"
@@ -296,6 +297,23 @@ async def test_streams_that_are_due_together_give_others_a_turn_between_them(
     await asyncio.gather(*tasks, return_exceptions=True)
     assert happened.count("encoded") == 4
     assert ("encoded", "encoded") not in pairwise(happened)
+
+
+@pytest.mark.parametrize("state", [Count(), object()], ids=["sound", "not encoded"])
+async def test_no_more_is_remembered_of_snapshots_of_no_use_than_waits(
+    monkeypatch: pytest.MonkeyPatch, state: object
+) -> None:
+    """After an upgrade they may be those of all streams, and of any aggregate the state may be none to encode."""
+    monkeypatch.setattr(snapshots, "_MOST_WAITING", 3)
+    saved = Snapshots(MemoryLog("log"))
+    saving = asyncio.create_task(saved.run())
+    try:
+        for number in range(10):
+            saved.replace(StreamId(COUNTER.name, str(number)), Entry(COUNTER, state, 1, 1, 0))
+        await until(lambda: saved.waiting == 0 and not saved._unfit)
+    finally:
+        saving.cancel()
+        await asyncio.gather(saving, return_exceptions=True)
 
 
 def test_rewording_a_docstring_leaves_snapshots_as_they_are() -> None:

@@ -21,9 +21,9 @@ from tests.kernel.batches import recorded
 from tests.mistakes.test_start import WRITE, service
 from tests.waiting import until
 from twinlog import Aggregate, ConfigurationError, Metadata, Policies, Transaction, Writer, on
-from twinlog.log.requests import Request
 from twinlog.log.texts import Unstorable
 from twinlog.log.transaction import NoStreamId
+from twinlog.log.units import Request
 from twinlog.model.errors import StreamUnreadable
 from twinlog.rpc import Checks, Commands
 from twinlog.testing import MemoryLog

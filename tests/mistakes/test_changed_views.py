@@ -16,7 +16,7 @@ from tests.mistakes.test_stored import MemoryDeclarations
 from twinlog import PostgresViews, Projection, Schema, StreamId, Upcast, View
 from twinlog.consume.kept_views import VIEW, KeptViews, Tables
 from twinlog.log.declarations import Declarations, StoredOtherwise
-from twinlog.log.view_build import Build
+from twinlog.log.view_store import Build
 from twinlog.model.forms import WrongForm
 from twinlog.model.saga_list import SAGA_INSTANCES
 from twinlog.postgres.declarations import PostgresDeclarations

@@ -48,7 +48,7 @@ _BY_THE_SAME_CALL = {
     "postgres.identity:_refuse_other": "only",
     "postgres.identity:only.admit": "only",
     "postgres.meaning:translated": "whatever asks Postgres",
-    "postgres.migrations:_missing": "pending",
+    "postgres.migrations:missing": "pending",
     "postgres.migrations:apply": "the trial of migrations",
     "postgres.migrations:refused_tables": "the same, and whether the user may create tables",
     "postgres.named_queries:part_of": "pending, and wiring",

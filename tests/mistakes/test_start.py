@@ -575,7 +575,7 @@ WRITE: Any = _Write(1)
 
 
 async def test_a_method_that_forgets_its_request_id_is_refused_when_it_appends() -> None:
-    from twinlog.log.requests import CALLED_WITH_ID, RequestIdIgnored
+    from twinlog.log.units import CALLED_WITH_ID, RequestIdIgnored
 
     log = MemoryLog("rooms")
     async with service(JOURNAL, log=log) as running:

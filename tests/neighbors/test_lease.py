@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.neighbors.test_leases import SECONDS, log
-from twinlog.log.expiring_lease import Answer, ExpiringLease
+from twinlog.log.lease import Answer, ExpiringLease
 from twinlog.memory.lease import MemoryLeases
 from twinlog.postgres.lease import PostgresLease
 from twinlog.testing.conformance import LeaseConformance, LeaseOf

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from tests.virtual_time import simulated
 from tests.waiting import until
-from twinlog.log.expiring_lease import Answer, LeaseRow
+from twinlog.log.lease import Answer, LeaseRow
 from twinlog.memory.lease import MemoryLeases
 from twinlog.postgres.lease import PostgresLease
 from twinlog.testing.internals import PostgresLog, open_log

@@ -15,7 +15,7 @@ from tests.twin.relaying import mirrored, running
 from tests.waiting import in_service, until
 from twinlog import Unavailable
 from twinlog.jetstream import api
-from twinlog.jetstream.ownership import labels, metadata_of
+from twinlog.jetstream.api import labels, metadata_of
 from twinlog.log.installation import ForeignStream, Identity
 from twinlog.testing import MemoryLog
 from twinlog.testing.conformance.deliveries import take

@@ -17,8 +17,8 @@ from tests.observe.scraping import Scrape, values_of
 from tests.waiting import until
 from twinlog import Schema, StreamId, Transaction, Unavailable, Writer
 from twinlog.log.ports import Appended, Batch, Conflict, Snapshot
-from twinlog.log.requests import Request
 from twinlog.log.saga_list import SelectedSagas
+from twinlog.log.units import Request
 from twinlog.memory.saga_list import MemorySagaList
 from twinlog.model.saga_list import ANY, SAGA_INSTANCES, ChosenSagas, SagaRow
 from twinlog.observe.metrics.clocks import Clocks

@@ -28,8 +28,9 @@ from twinlog import (
 from twinlog.log import group_commit, unreadable
 from twinlog.log.lineage import Lineage
 from twinlog.log.ports import ReadRequest, StreamSlice
-from twinlog.log.requests import Request
+from twinlog.log.snapshots import EVERY
 from twinlog.log.twin import EventTooLarge
+from twinlog.log.units import Request
 from twinlog.model.errors import PartlyUnavailable, StreamUnreadable, UpcasterFailed
 from twinlog.testing import START, MemoryLog, MemoryTwin
 from twinlog.testing.internals import AnyAggregate, CheckpointAdvance, RandomIds, SystemClock
@@ -183,6 +184,41 @@ async def test_once_the_type_is_known_all_goes_on_without_a_restart(
         await until(lambda: writer.unreadable.problem is None)
         assert await told(writer, add("bad", aggregate=TOLERANT)) == [Count(3, 3)]
         trying.cancel()
+
+
+class Lacking(MemoryLog):
+    """One from which somebody has taken an event of the bad stream."""
+
+    def __init__(self) -> None:
+        super().__init__("counters")
+        self.gone = 0
+
+    async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
+        return [
+            each._replace(events=[e for e in each.events if (e.stream, e.version) != (BAD, self.gone)])
+            for each in await super().load(wanted)
+        ]
+
+
+@pytest.mark.parametrize(("events", "gone"), [(3, 1), (3, 2), (102, 1), (102, 103)])
+async def test_a_stream_of_which_an_event_is_gone_is_not_decided_without_it(events: int, gone: int) -> None:
+    log, snapshot = Lacking(), events > EVERY
+    async with writing(log) as writer:
+        await told(writer, *[add("bad") for _ in range(events)])
+        await until(lambda: bool(log.snapshots) == snapshot)
+        await told(writer, add("bad"), add("bad"))
+    log.gone = gone
+    async with writing(log) as cold:
+        spoilt, neighbor = await told(cold, add("bad"), add("n0"))
+        assert neighbor == Count(1, 1)
+        if snapshot and gone == 1:  # the state is known without it
+            assert spoilt == Count(events + 3, events + 3)
+        else:
+            assert isinstance(spoilt, StreamUnreadable), spoilt
+            assert (spoilt.facts["stream"], spoilt.facts["version"]) == (str(BAD), str(gone))
+    log.gone = 0
+    async with writing(log) as restored:
+        assert isinstance((await told(restored, add("bad")))[0], Count), "once it is there again"
 
 
 async def test_what_was_read_before_is_not_read_again() -> None:

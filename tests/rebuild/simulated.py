@@ -17,8 +17,8 @@ from tests.simulation.shop import services, unreadable
 from tests.simulation.workload import FAULTY_SECONDS, script
 from twinlog import FailedPrecondition, NotFound, Service, Unavailable, ViewStore
 from twinlog._aio.retrying import Retrying
-from twinlog.log.view_build import Build
 from twinlog.log.view_builds import LiveBuilds, Rows, SetAsideMeanwhile
+from twinlog.log.view_store import Build
 from twinlog.memory.views import MemoryViews
 from twinlog.model.row_changes import NO_ROWS, Crossing
 from twinlog.model.view import AnyView, Changes

@@ -15,8 +15,8 @@ from tests.rebuild.conftest import PATIENCE, Stays, serving
 from tests.rebuild.program import POISON, SPEC, STAYS, STAYS_2, Stay
 from tests.waiting import until
 from twinlog import Unavailable
-from twinlog.log.view_build import Build, consumer_of
 from twinlog.log.view_builds import BuildGone, RebuildUnderWay, SetAsideMeanwhile
+from twinlog.log.view_store import Build, consumer_of
 from twinlog.postgres import view_builds
 from twinlog.testing.internals import CheckpointAdvance, database_url, named
 from twinlog.v1 import view_service_pb2 as pb

@@ -20,8 +20,8 @@ from twinlog import Metadata, Money, Projection, Recorded, Schema
 from twinlog.consume import projection
 from twinlog.consume.filling import CHUNK
 from twinlog.consume.view_builds import Declared, Lacking, ViewBuilds
-from twinlog.log.view_build import Build
 from twinlog.log.view_builds import LiveBuilds
+from twinlog.log.view_store import Build
 from twinlog.model.errors import StreamUnreadable
 from twinlog.model.event import known_recorded, known_stream
 from twinlog.testing import START, MemoryLog, MemoryViews

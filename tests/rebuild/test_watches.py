@@ -14,7 +14,7 @@ from tests.rebuild.conftest import PATIENCE, Stays
 from tests.rebuild.program import STAYS, Stay
 from tests.waiting import until
 from twinlog import Unavailable
-from twinlog.log.view_build import consumer_of
+from twinlog.log.view_store import consumer_of
 from twinlog.postgres import view_builds
 from twinlog.rpc import Change, ViewMoment
 

@@ -31,11 +31,14 @@ class Damage(NamedTuple):
     """Whether the stream loses its last events, too."""
 
 
+_LINK = "(links, hash) = (SELECT number, hash FROM chain ORDER BY number DESC OFFSET 3 LIMIT 1)"
 DAMAGES = (
     Damage("set back", "UPDATE log_head SET position = $1 - 3"),
     Damage("set back to nothing", "UPDATE log_head SET position = 0 * $1::bigint"),
     Damage("set ahead", "UPDATE log_head SET position = $1 + 3"),
     Damage("gone", "DELETE FROM log_head WHERE $1 > 0"),
+    Damage("restored from before", f"UPDATE log_head SET position = $1 - 3, linked = $1 - 3, {_LINK}"),
+    Damage("its links restored from before", f"UPDATE log_head SET linked = $1 * 1, {_LINK}"),
     Damage("the last events are gone", "DELETE FROM events WHERE position > $1 - 3"),
     Damage("events in the middle are gone", "DELETE FROM events WHERE position IN ($1 - 9, $1 - 8)", True),
     Damage("the only copies are gone", "DELETE FROM events WHERE position > $1 - 3", lost=True),
@@ -116,7 +119,7 @@ async def followed(site: Site, damage: Damage, restarted: bool) -> list[str]:
 async def test_a_wrong_head_is_told_without_any_command(site: Site) -> None:
     last = await begun(site)
     async with service(site.log, site.twin) as (_, relay, lineage):
-        for damage in DAMAGES[:4]:
+        for damage in DAMAGES[:6]:
             await until(lambda: relay.problem is None and lineage.problem is None)
             await damaged(site, damage, last)
             way_out = f"`twinlog repair {site.log.name} "

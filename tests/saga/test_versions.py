@@ -22,7 +22,7 @@ from twinlog.log.saga_tables import (
     check_saga_tables,
 )
 from twinlog.model.saga_fingerprint import differences, fingerprint_of, shape_of
-from twinlog.postgres.saga_tables import PostgresSagaTables
+from twinlog.postgres.declarations import PostgresSagaTables
 from twinlog.testing.internals import Batch, PostgresLog, open_log
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

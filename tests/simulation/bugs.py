@@ -25,15 +25,15 @@ from twinlog.consume.dead_letters import Failure
 from twinlog.consume.filling import Filling
 from twinlog.consume.view_builds import ViewBuilds
 from twinlog.log import cuts, lineage, relay
-from twinlog.log.expiring_lease import LeaseRow
 from twinlog.log.group_commit import GroupCommit
+from twinlog.log.lease import LeaseRow
 from twinlog.log.lineage import Common
 from twinlog.log.ports import CheckpointAdvance, LogSession
 from twinlog.log.states import StateCache
 from twinlog.log.timers import Timers
 from twinlog.log.transaction import Transaction
 from twinlog.log.twin import DeliveryLost
-from twinlog.log.view_build import Build
+from twinlog.log.view_store import Build
 from twinlog.rpc.view_operations import ViewOperations
 from twinlog.testing import Kinds, MemoryTwin, MemoryViews, Simulation
 from twinlog.testing.internals import Appended, Batch, Cursor, Relay, StoreClock, to_wire

@@ -22,9 +22,9 @@ from tests.waiting import until
 from twinlog import Unavailable
 from twinlog.dev import EmbeddedNats
 from twinlog.jetstream import api as jetstream_api
+from twinlog.jetstream import arrivals
 from twinlog.jetstream import connection as jetstream
 from twinlog.jetstream import delivery as delivery_module
-from twinlog.jetstream import pulls as pulls_module
 from twinlog.jetstream.client import Answers, Outgoing
 from twinlog.log.twin import DeliveryLost, TwinDamaged, TwinMissing, WrongLastSequence
 from twinlog.model.errors import WrongSetting
@@ -42,6 +42,24 @@ def patient(monkeypatch: pytest.MonkeyPatch, heartbeat_seconds: float) -> None:
     """Short heartbeats; a machine that is busy may miss many."""
     monkeypatch.setattr(delivery_module, "_HEARTBEAT_SECONDS", heartbeat_seconds)
     monkeypatch.setattr(delivery_module, "_MISSED_HEARTBEATS", 1_000)
+
+
+def interrupt(
+    monkeypatch: pytest.MonkeyPatch, nats: NatsClient, position: int, subject: str, data: bytes
+) -> None:
+    """Has somebody else's message come before an event that is not the first of its batch, within one write."""
+    publish = nats.publish_all
+
+    async def interrupted(messages: Sequence[Outgoing], timeout: float) -> Answers:
+        fence = f"Expected-Last-Sequence: {position - 1}\r"
+        middle = next((i for i, each in enumerate(messages) if fence in each.headers), 0)
+        if not middle:
+            return await publish(messages, timeout)
+        before = await publish(messages[:middle], timeout)
+        await nats.jetstream().publish(subject, data)
+        return Answers(before.first, (await publish(messages[middle:], timeout)).last)
+
+    monkeypatch.setattr(nats, "publish_all", interrupted)
 
 
 async def test_a_message_that_is_lost_in_between_stops_those_behind_it(
@@ -89,25 +107,56 @@ async def test_a_message_of_somebody_else_in_the_middle_of_a_batch_hides_no_even
     """The event whose place it has taken is refused, those behind it are not, and only the last is answered."""
     texts = recorded(twin.name, 3, 3, StringValue(value="x"))
     events = [*recorded(twin.name, 3), *texts, *recorded(twin.name, 2, 6)]
-    publish = nats.publish_all
-
-    async def interrupted(messages: Sequence[Outgoing], timeout: float) -> Answers:
-        middle = next((i for i, each in enumerate(messages) if each.data == to_wire(events[6])), 0)
-        if not middle:
-            return await publish(messages, timeout)
-        before = await publish(messages[:middle], timeout)
-        await nats.jetstream().publish(f"{twin.name}.a.Other.-", b"somebody else's")
-        return Answers(before.first, (await publish(messages[middle:], timeout)).last)
-
     await twin.create(1)
     async with twin.deliver(0, ["Int64Value"]) as wants, twin.deliver(0, ["StringValue"]) as others:
         await twin.publish(events[:3])
         assert await take(wants, 3) == events[:3]
-        monkeypatch.setattr(nats, "publish_all", interrupted)
+        interrupt(monkeypatch, nats, 7, f"{twin.name}.a.Other.-", b"somebody else's")
         await twin.publish(events[3:])
         with pytest.raises(TwinDamaged, match="its message 7 is not event 7 of the log"):
             await take(wants, 1)
         assert await take(others, 3) == texts
+
+
+@pytest.mark.parametrize("forged", [False, True])
+@pytest.mark.parametrize("position", [6, 8, 11])
+async def test_a_relay_says_that_a_message_of_somebody_else_lies_in_the_middle_of_a_batch(
+    nats: NatsClient, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch, position: int, forged: bool
+) -> None:
+    """At its next look at the stream, and until that is made again. Also one that is an event, but not of this log."""
+    log = MemoryLog(twin.name)
+    relay = Relay(log, twin)
+    await grow(log, 3)
+    async with running(relay):
+        await mirrored(log, twin)
+        [event] = recorded(twin.name, 1, after=position - 1)
+        data = to_wire(event) if forged else b"somebody else's"
+        interrupt(monkeypatch, nats, position, f"{twin.name}.a.Other.-", data)
+        await grow(log, 9)
+        await until(lambda: f"message {position} is not event {position} of the log" in (relay.problem or ""))
+        assert f"`twinlog repair {twin.name}`" in (relay.problem or "")
+        monkeypatch.undo()
+        await twin.delete()
+        await mirrored(log, twin)
+        await until(lambda: relay.problem is None)
+
+
+async def test_what_is_stored_is_weighed_right(
+    nats: NatsClient, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No event is read where nobody interferes: the server counts the bytes of messages as expected."""
+    await twin.create(1)
+    await twin.state()
+    monkeypatch.setattr(twin, "message", None)  # nothing is read
+    await twin.publish(recorded(twin.name, 700))
+    assert await twin.state() == TwinState(1, 700, 0)
+    await twin.publish(recorded(twin.name, 1, after=700))
+    assert await twin.state() == TwinState(1, 701, 0)
+    await twin.trim(300)
+    await twin.publish(recorded(twin.name, 3, after=701))
+    assert await twin.state() == TwinState(301, 704, 0)
+    await twin.publish(recorded(twin.name, 3, after=704))
+    assert await twin.state() == TwinState(301, 707, 0)
 
 
 async def test_what_a_rival_has_stored_stands_for_the_events_of_a_batch(
@@ -273,8 +322,8 @@ async def test_a_delivery_is_lost_with_its_server(
 async def test_pulls_that_expire_are_made_again_and_do_not_pile_up(
     nats: NatsClient, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulls_module, "_AHEAD", 8)
-    monkeypatch.setattr(pulls_module, "_EXPIRES_SECONDS", 0.05)
+    monkeypatch.setattr(arrivals, "_AHEAD", 8)
+    monkeypatch.setattr(arrivals, "_EXPIRES_SECONDS", 0.05)
     patient(monkeypatch, heartbeat_seconds=0.02)
     await twin.create(1)
     position = 0
@@ -293,8 +342,8 @@ async def test_pulls_that_expire_are_made_again_and_do_not_pile_up(
 async def test_a_slow_reader_is_not_sent_more_than_it_asked_for(
     nats: NatsClient, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulls_module, "_AHEAD", 10)
-    monkeypatch.setattr(pulls_module, "_EXPIRES_SECONDS", 0.1)
+    monkeypatch.setattr(arrivals, "_AHEAD", 10)
+    monkeypatch.setattr(arrivals, "_EXPIRES_SECONDS", 0.1)
     patient(monkeypatch, heartbeat_seconds=0.04)
     pulls: list[Msg] = []
     await nats.subscribe(f"$JS.API.CONSUMER.MSG.NEXT.{twin.name}.*", cb=_into(pulls))

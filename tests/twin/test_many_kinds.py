@@ -11,7 +11,7 @@ from tests.kernel.batches import recorded
 from tests.twin.test_gaps import subject, told
 from tests.waiting import until
 from twinlog import Recorded
-from twinlog.jetstream import pulls
+from twinlog.jetstream import arrivals
 from twinlog.log.predecessors import Interest, PredecessorIndex
 from twinlog.log.twin import DeliveryLost
 from twinlog.model.routing import NO_ROUTING_KEY
@@ -57,7 +57,7 @@ def test_a_kind_that_comes_again_is_the_newest() -> None:
 async def test_a_delivery_with_a_filter_does_not_skip_what_the_stream_lost_under_way(
     nats: NatsClient, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulls, "_AHEAD", 2)
+    monkeypatch.setattr(arrivals, "_AHEAD", 2)
     twin = JetStreamTwin(nats, stream)
     await twin.create(1)
     events = of_kinds(stream, KINDS)

@@ -15,8 +15,8 @@ import pytest
 from tests.watches.board import FIELDS, PIECES, Piece, Watcher
 from twinlog import InvalidArgument, View
 from twinlog.log.ports import CheckpointAdvance
-from twinlog.log.view_build import Build, consumer_of
 from twinlog.log.view_builds import LiveBuilds
+from twinlog.log.view_store import Build, consumer_of
 from twinlog.model.row_changes import Mark
 from twinlog.model.view import AnyView
 from twinlog.rpc import resume_tokens, watches

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -34,7 +33,11 @@ def seconds_since(began: float | None) -> float | None:
 
 def called_from(frame: FrameType | None) -> list[FrameType]:
     """A frame that runs and those that called it, the outermost first."""
-    return [*_callers(frame)][::-1]
+    found = []
+    while frame is not None:
+        found.append(frame)
+        frame = frame.f_back
+    return found[::-1]
 
 
 def in_words(frames: list[FrameType]) -> str:
@@ -58,12 +61,6 @@ def _said(frame: FrameType) -> str:
     return (
         f"{code.co_qualname} ({'/'.join(code.co_filename.split('/')[-_PARTS_OF_A_PATH:])}:{frame.f_lineno})"
     )
-
-
-def _callers(frame: FrameType | None) -> Iterator[FrameType]:
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
 
 
 def _either(waiting: Any, *names: str) -> Any:

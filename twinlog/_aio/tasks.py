@@ -1,9 +1,12 @@
-"""Ownership of background tasks, and what a cancellation may interrupt."""
+"""Ownership of background tasks, what a cancellation may interrupt, and blocking work in a thread of its own."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from functools import partial
+from threading import Thread
 from typing import Any, Self, TypeVar
 
 from twinlog._aio.standing import STARTED
@@ -29,6 +32,31 @@ def _retrieve(work: asyncio.Future[Any]) -> None:
     """Retrieves an outcome whose waiter has left: asyncio would warn about it."""
     if not work.cancelled():
         work.exception()
+
+
+async def in_own_thread(work: Callable[[], T], ended: Callable[[], None]) -> T:
+    """What ``work`` gives or raises; a stop and other such work go on meanwhile.
+
+    ``ended`` is called, by the event loop, once the work has ended, which may be long after the caller was cancelled.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def end(settle: Callable[[], None]) -> None:
+        ended()
+        if not done.done():
+            settle()
+
+    def run() -> None:
+        try:
+            settle = partial(done.set_result, work())
+        except Exception as error:
+            settle = partial(done.set_exception, error)
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(end, settle)
+
+    Thread(target=run, name=getattr(work, "__name__", "work"), daemon=True).start()
+    return await done
 
 
 class Tasks:

@@ -24,7 +24,7 @@ from twinlog.consume.policies import PolicyConsumer
 from twinlog.consume.projection import Projection
 from twinlog.jetstream.connection import close, reached
 from twinlog.log.system import StoreClock, SystemClock
-from twinlog.log.view_build import Build
+from twinlog.log.view_store import Build
 from twinlog.model.view import AnyView
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.meaning import outages

@@ -6,9 +6,8 @@ import argparse
 
 from twinlog.cli import log_files
 from twinlog.cli.exits import OK, Usage
-from twinlog.cli.numbers import whole_number
 from twinlog.cli.output import print_json
-from twinlog.cli.times import moment
+from twinlog.cli.values import moment, whole_number
 
 _OLD = "90d"
 

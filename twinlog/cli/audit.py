@@ -15,11 +15,9 @@ from typing import Any
 
 from twinlog.cli import servers as asked
 from twinlog.cli.dev import mains, specs
-from twinlog.cli.environment import environment
-from twinlog.cli.exits import OK, WRONG, Usage
+from twinlog.cli.exits import OK, WRONG, Usage, told_in_a_line
 from twinlog.cli.output import console, print_json
-from twinlog.cli.project import Project, servers
-from twinlog.cli.refusals import told_in_a_line
+from twinlog.cli.project import Project, environment, servers
 from twinlog.log.installation import named
 from twinlog.v1 import inspection_pb2 as pb
 
@@ -50,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
     configure_logging("error", "pretty")
     with told_in_a_line():
-        report = _by_address(options) if _is_by_address(options) else _of_project(options)
+        report = asyncio.run(_by_address(options)) if _is_by_address(options) else _of_project(options)
     if options.json:
         print_json(_as_dict(report))
     else:
@@ -78,11 +76,7 @@ def _of_project(options: argparse.Namespace) -> Any:
         return asyncio.run(_audited(options, mains(project, specs(project)), _domain(project)))
 
 
-def _by_address(options: argparse.Namespace) -> Any:
-    return asyncio.run(_verified(options))
-
-
-async def _verified(options: argparse.Namespace) -> Any:
+async def _by_address(options: argparse.Namespace) -> Any:
     """The chains of the services that are asked where their logs are."""
     from twinlog.audit.by_address import known_by_name, open_chain_auditor
 

@@ -7,9 +7,8 @@ import importlib.util
 import os
 import sys
 
-from twinlog.cli.environment import environment
 from twinlog.cli.exits import Usage
-from twinlog.cli.project import Project
+from twinlog.cli.project import Project, environment
 
 _EXTRA = f"{sys.executable} -m pip install 'twinlog[console]'"
 

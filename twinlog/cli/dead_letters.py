@@ -58,8 +58,7 @@ def _selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only count them")
 
 
-def run(options: argparse.Namespace) -> int:
-    return servers.act(options)
+run = servers.act
 
 
 async def _list(options: argparse.Namespace, asked: Sequence[Server]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -11,7 +10,8 @@ from rich.console import Console
 from twinlog.cli import moments, servers
 from twinlog.cli.exits import OK
 from twinlog.cli.output import console, line, plain, print_json
-from twinlog.cli.times import shown
+from twinlog.cli.servers import Server
+from twinlog.cli.values import shown
 from twinlog.model.differences import differences
 from twinlog.model.messages import as_object
 from twinlog.v1 import inspection_pb2 as pb
@@ -21,6 +21,7 @@ _MOST_EVENTS = 100
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     servers.arguments(parser)
+    parser.set_defaults(action=_diff)
     parser.add_argument(
         "stream", help="the aggregate, type/id, such as order/01890a5d-ac96-774b-bcce-b302099a8057"
     )
@@ -28,17 +29,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("until", metavar="TO", type=moments.parsed, nargs="?", help="like FROM; default: now")
 
 
-def run(options: argparse.Namespace) -> int:
-    return asyncio.run(_run(options))
+run = servers.act
 
 
-async def _run(options: argparse.Namespace) -> int:
-    async with servers.connected(options) as asked:
-        before = await moments.stream_since(asked, options.stream, options.since)
-        until = options.until or moments.NOW
-        after = await moments.stream_at(
-            asked, options.stream, until, _MOST_EVENTS, since_version=before.version
-        )
+async def _diff(options: argparse.Namespace, asked: Sequence[Server]) -> int:
+    before = await moments.stream_since(asked, options.stream, options.since)
+    until = options.until or moments.NOW
+    after = await moments.stream_at(asked, options.stream, until, _MOST_EVENTS, since_version=before.version)
     moments.with_state(before), moments.with_state(after)
     between = [event for event in after.events if event.version > before.version]
     if options.json:

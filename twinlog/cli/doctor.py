@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from twinlog.cli.dev import mains, specs
-from twinlog.cli.environment import environment
 from twinlog.cli.exits import OK, OUT_OF_REACH, USAGE, WRONG
 from twinlog.cli.output import console, line, print_json, table
-from twinlog.cli.project import Project, servers_of_dev
+from twinlog.cli.project import Project, environment, servers_of_dev
 from twinlog.service.doctor import examine
 from twinlog.service.doctor_findings import Finding, State
 from twinlog.service.logging import configure_logging
@@ -55,10 +54,8 @@ def _together(findings: Sequence[Finding]) -> list[Finding]:
     """What is in order of one subject in a row, in one line."""
     rows = []
     for (subject, state), some in groupby(findings, key=lambda each: each[:2]):
-        several = [each.text for each in some]
-        rows += (
-            [Finding(subject, state, ", ".join(several))]
-            if state is State.OK and len(several) > 1
-            else [Finding(subject, state, text) for text in several]
-        )
+        texts = [each.text for each in some]
+        rows += [
+            Finding(subject, state, text) for text in ([", ".join(texts)] if state is State.OK else texts)
+        ]
     return rows

@@ -6,13 +6,11 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from twinlog.cli.exits import OK, WRONG, Usage
+from twinlog.cli.exits import OK, WRONG, Usage, told_in_a_line
 from twinlog.cli.output import console, print_json, table
-from twinlog.cli.refusals import told_in_a_line
 
 _BATCH = 500
 _TRIES, _PAUSE_SECONDS = 20, 0.5
@@ -20,7 +18,7 @@ _TRIES, _PAUSE_SECONDS = 20, 0.5
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="erasure", metavar="WHAT", required=True)
+    commands = parser.add_subparsers(metavar="WHAT", required=True)
     keys = commands.add_parser("keys", help="how many keys there are, what wraps them, and who is erased")
     rewrap = commands.add_parser(
         "rewrap", help="wrap all keys anew, by the first of PERSONAL_WRAPPING_KEYS; events stay as they are"
@@ -37,7 +35,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="a file or folder, such as of archives",
     )
-    for each in (keys, rewrap, report):
+    for each, action in ((keys, _keys), (rewrap, _rewrap), (report, _report)):
+        each.set_defaults(action=action)
         each.add_argument(
             "--postgres-url", default=os.environ.get("POSTGRES_URL"), help="default: POSTGRES_URL"
         )
@@ -49,13 +48,8 @@ def run(options: argparse.Namespace) -> int:
     from twinlog.service.logging import configure_logging
 
     configure_logging("error", "pretty")
-    work: Callable[[argparse.Namespace], Coroutine[Any, Any, int]] = {
-        "keys": _keys,
-        "rewrap": _rewrap,
-        "report": _report,
-    }[options.erasure]
     with told_in_a_line():
-        return asyncio.run(work(options))
+        return int(asyncio.run(options.action(options)))
 
 
 async def _keys(options: argparse.Namespace) -> int:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from twinlog.model.errors import TwinlogError, Unavailable, WrongSetting
+
 OK = 0
 WRONG = 1
 """Something is wrong in the system that was asked."""
@@ -27,3 +32,13 @@ class OutOfReach(Failed):
     """A server does not answer."""
 
     code = OUT_OF_REACH
+
+
+@contextmanager
+def told_in_a_line() -> Iterator[None]:
+    """Raises what the block raises of the library's errors as Usage or OutOfReach, in one line."""
+    try:
+        yield
+    except TwinlogError as error:
+        away = isinstance(error, Unavailable) and not isinstance(error, WrongSetting)
+        raise (OutOfReach if away else Usage)(" ".join(str(error).split())) from error

@@ -11,10 +11,9 @@ import grpc.aio
 from twinlog.cli import log_relations, servers
 from twinlog.cli.exits import OK, Usage
 from twinlog.cli.log_events import show
-from twinlog.cli.numbers import position, whole_number
 from twinlog.cli.output import as_dict, print_json
 from twinlog.cli.servers import Server, failure
-from twinlog.cli.times import moment
+from twinlog.cli.values import moment, position, whole_number
 from twinlog.v1 import inspection_pb2 as pb
 
 _NEWEST = 20
@@ -23,6 +22,7 @@ _AGAIN_SECONDS = 1.0
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     servers.arguments(parser)
+    parser.set_defaults(action=_log)
     parser.add_argument("log", nargs="?", default="", help="the log; needed where the services have several")
     parser.add_argument(
         "-n", "--newest", type=whole_number(1), help=f"so many of the newest; default: {_NEWEST}"
@@ -47,24 +47,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    return asyncio.run(_run(options))
-
-
-async def _run(options: argparse.Namespace) -> int:
-    request = _request(options)
     if options.states and "/" not in options.stream:
         raise Usage("--states needs one stream: --stream type/id")
-    async with servers.connected(options) as asked:
-        if options.trace:
-            return await log_relations.trace(asked, options)
-        server = await _owner(asked, options.log)
-        if options.states:
-            return await log_relations.states(server, options)
-        async for event in events(server, request):
-            if options.json:
-                print_json(as_dict(event), one_line=True)
-            else:
-                show(event)
+    return servers.act(options)
+
+
+async def _log(options: argparse.Namespace, asked: Sequence[Server]) -> int:
+    if options.trace:
+        return await log_relations.trace(asked, options)
+    server = await _owner(asked, options.log)
+    if options.states:
+        return await log_relations.states(server, options)
+    async for event in events(server, _request(options)):
+        if options.json:
+            print_json(as_dict(event), one_line=True)
+        else:
+            show(event)
     return OK
 
 
@@ -117,13 +115,9 @@ async def events(server: Server, request: pb.ReadLogRequest) -> AsyncIterator[pb
                 if response.position:
                     request.newest = 0
         except grpc.aio.AioRpcError as error:
-            if not (request.follow and _ended_by_server(error)):
+            if not (request.follow and error.code() is grpc.StatusCode.UNAVAILABLE):
                 raise failure(server.address, error) from error
             await asyncio.sleep(_AGAIN_SECONDS)
             continue
         if complete or request.newest:
             return
-
-
-def _ended_by_server(error: grpc.aio.AioRpcError) -> bool:
-    return error.code() is grpc.StatusCode.UNAVAILABLE

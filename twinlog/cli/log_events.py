@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twinlog.cli.output import as_dict, console, line, plain
-from twinlog.cli.times import shown
+from twinlog.cli.values import shown
 from twinlog.v1 import inspection_pb2 as pb
 
 

@@ -10,9 +10,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from twinlog.cli.exits import OK, Usage
+from twinlog.cli.exits import OK, Usage, told_in_a_line
 from twinlog.cli.output import print_json
-from twinlog.cli.refusals import told_in_a_line
 from twinlog.service.logging import configure_logging
 
 

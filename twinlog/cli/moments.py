@@ -16,7 +16,7 @@ import grpc.aio
 from twinlog.cli import servers
 from twinlog.cli.exits import Failed, Usage
 from twinlog.cli.servers import Server, failure
-from twinlog.cli.times import moment, shown
+from twinlog.cli.values import moment, shown
 from twinlog.model.event import MOST_POSITION, MOST_VERSION
 from twinlog.v1 import history_service_pb2 as history
 from twinlog.v1 import inspection_pb2 as pb

@@ -144,6 +144,21 @@ def servers_of_dev(project: Project | None) -> Mapping[str, str]:
     return dict(json.loads(file.read_text())) if file.is_file() else {}
 
 
+@contextmanager
+def environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables for a block: settings are read from there."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def fill_in_servers(options: argparse.Namespace) -> None:
     """Has a command that takes servers, and was given none, take those of a running ``twinlog dev``. Raises Usage."""
     taken = [name for name in (each.lower() for each in _URLS) if name in options]

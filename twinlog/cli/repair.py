@@ -6,9 +6,8 @@ import argparse
 import asyncio
 import os
 
-from twinlog.cli.exits import OK, Usage
+from twinlog.cli.exits import OK, Usage, told_in_a_line
 from twinlog.cli.output import print_json
-from twinlog.cli.refusals import told_in_a_line
 from twinlog.service.logging import configure_logging
 from twinlog.service.repair import Options, repair
 

@@ -18,11 +18,10 @@ from google.protobuf.message_factory import GetMessageClass
 
 from twinlog.cli import servers
 from twinlog.cli.exits import OK, WRONG, Failed, OutOfReach, Usage
-from twinlog.cli.numbers import whole_number
 from twinlog.cli.output import console, line, plain, print_json, table
 from twinlog.cli.reflected import pool_of
 from twinlog.cli.servers import Server
-from twinlog.cli.times import span
+from twinlog.cli.values import span, whole_number
 
 _SERVICE = "twinlog.v1.SagaService"
 _PAGE = 1_000

@@ -18,6 +18,7 @@ import grpc.aio
 from twinlog.cli.exits import Failed, OutOfReach, Usage
 from twinlog.cli.output import console, line
 from twinlog.cli.project import Project
+from twinlog.log.hosts import is_port
 from twinlog.v1.dead_letter_service_pb2_grpc import DeadLetterServiceStub
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 from twinlog.v1.view_service_pb2_grpc import ViewServiceStub
@@ -28,7 +29,6 @@ S = TypeVar("S")
 ANSWER_SECONDS = 5.0
 """How long each answer is waited for, unless --timeout says otherwise."""
 _ADDRESS = re.compile(r"([^\s:/,]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")
-_PORTS = 2**16
 _NOT_THERE = "failed to connect to all addresses"
 """gRPC itself would call another port instead of one that does not exist."""
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -57,7 +57,7 @@ def arguments(parser: argparse.ArgumentParser, *, when: str = "") -> None:
 
 def is_address(text: str) -> bool:
     """Whether it is host:port."""
-    return bool(_ADDRESS.fullmatch(text)) and int(text.rpartition(":")[2]) in range(1, _PORTS)
+    return bool(_ADDRESS.fullmatch(text)) and is_port(text.rpartition(":")[2])
 
 
 def addresses(options: argparse.Namespace) -> list[str]:

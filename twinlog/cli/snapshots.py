@@ -46,8 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         added.set_defaults(action=action)
 
 
-def run(options: argparse.Namespace) -> int:
-    return servers.act(options)
+run = servers.act
 
 
 async def _list(options: argparse.Namespace, asked: Sequence[Server]) -> int:

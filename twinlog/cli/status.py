@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Never
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -15,7 +15,7 @@ from twinlog.cli import servers
 from twinlog.cli.exits import OK, WRONG
 from twinlog.cli.output import as_dict, console, line, print_json, table
 from twinlog.cli.servers import Server
-from twinlog.cli.times import since
+from twinlog.cli.values import since
 from twinlog.v1 import inspection_pb2 as pb
 
 _EVERY_SECONDS = 2.0
@@ -23,6 +23,7 @@ _EVERY_SECONDS = 2.0
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     servers.arguments(parser)
+    parser.set_defaults(action=_status)
     parser.add_argument(
         "--watch",
         nargs="?",
@@ -33,13 +34,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
-    return asyncio.run(_watch(options) if options.watch else _once(options))
+run = servers.act
 
 
-async def _once(options: argparse.Namespace) -> int:
-    async with servers.connected(options) as asked:
-        found = await status(asked)
+async def _status(options: argparse.Namespace, asked: Sequence[Server]) -> int:
+    if options.watch:
+        await _watch(options, asked)
+    found = await status(asked)
     if options.json:
         print_json(found)
     else:
@@ -47,16 +48,15 @@ async def _once(options: argparse.Namespace) -> int:
     return code(found)
 
 
-async def _watch(options: argparse.Namespace) -> int:
-    async with servers.connected(options) as asked:
-        if options.json:
-            while True:
-                print_json(await status(asked), one_line=True)
-                await asyncio.sleep(options.watch)
-        with Live(screen(await status(asked)), console=console(), screen=True, auto_refresh=False) as live:
-            while True:
-                await asyncio.sleep(options.watch)
-                live.update(screen(await status(asked)), refresh=True)
+async def _watch(options: argparse.Namespace, asked: Sequence[Server]) -> Never:
+    if options.json:
+        while True:
+            print_json(await status(asked), one_line=True)
+            await asyncio.sleep(options.watch)
+    with Live(screen(await status(asked)), console=console(), screen=True, auto_refresh=False) as live:
+        while True:
+            await asyncio.sleep(options.watch)
+            live.update(screen(await status(asked)), refresh=True)
 
 
 async def status(asked: Sequence[Server]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from twinlog.cli.exits import OK, Usage
 from twinlog.cli.moments import Moment
 from twinlog.cli.output import console, line, plain, print_json
 from twinlog.cli.servers import Server
-from twinlog.cli.times import shown
+from twinlog.cli.values import shown
 from twinlog.model.messages import as_object
 from twinlog.v1 import history_service_pb2 as history
 from twinlog.v1 import inspection_pb2 as pb

@@ -9,9 +9,9 @@ from typing import Any
 
 from twinlog.cli import again, servers
 from twinlog.cli.exits import OK, WRONG, Failed, Usage
-from twinlog.cli.numbers import whole_number
 from twinlog.cli.output import as_dict, console, line, plain, print_json, table
 from twinlog.cli.servers import Server
+from twinlog.cli.values import whole_number
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1 import view_service_pb2 as builds
 
@@ -29,8 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     _action(actions, "list", "every view and its consumers, and how far each is", _list)
     status = _action(actions, "status", "the builds of views: progress, rate, time left", _status)
     status.add_argument("view", metavar="VIEW", nargs="?", default="", help="only this one")
-    rebuild = _action(actions, "rebuild", "fill a new build beside the live one, and compare them", _rebuild)
-    _view(rebuild)
+    rebuild = _of_view(actions, "rebuild", "fill a new build beside the live one, and compare them", _rebuild)
     rebuild.add_argument(
         "--version", type=whole_number(0), default=0, help="which declared version; default: the newest"
     )
@@ -45,23 +44,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--detach", action="store_true", help="only begin; `twinlog views status` shows how far it is"
     )
     rebuild.add_argument("--dry-run", action="store_true", help="only check")
-    compare = _action(actions, "compare", "compare a build with the live one, row by row", _compare)
-    _view(compare)
+    compare = _of_view(actions, "compare", "compare a build with the live one, row by row", _compare)
     _build(compare)
-    switch = _action(actions, "switch", "have queries read another build", _switch)
-    _view(switch)
+    switch = _of_view(actions, "switch", "have queries read another build", _switch)
     _build(switch)
     switch.add_argument(
         "--confirm", action="store_true", help="the rows may differ from those that are read now"
     )
     _confirm_dead_letters(switch)
     switch.add_argument("--dry-run", action="store_true", help="only check and compare")
-    back = _action(actions, "back", "have queries read again what they read before", _back)
-    _view(back)
+    back = _of_view(actions, "back", "have queries read again what they read before", _back)
     _confirm_dead_letters(back)
     back.add_argument("--dry-run", action="store_true", help="only check")
-    drop = _action(actions, "drop", "drop a build that is not live: its rows and its consumers", _drop)
-    _view(drop)
+    drop = _of_view(actions, "drop", "drop a build that is not live: its rows and its consumers", _drop)
     drop.add_argument("build", metavar="BUILD", type=whole_number(0), help="its number, as `status` shows it")
     drop.add_argument("--dry-run", action="store_true", help="only check")
 
@@ -75,8 +70,10 @@ def _action(actions: Any, name: str, help: str, action: Callable[..., Any]) -> a
     return parser
 
 
-def _view(parser: argparse.ArgumentParser) -> None:
+def _of_view(actions: Any, name: str, help: str, action: Callable[..., Any]) -> argparse.ArgumentParser:
+    parser = _action(actions, name, help, action)
     parser.add_argument("view", metavar="VIEW")
+    return parser
 
 
 def _build(parser: argparse.ArgumentParser) -> None:
@@ -91,8 +88,7 @@ def _confirm_dead_letters(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
-    return servers.act(options)
+run = servers.act
 
 
 # --- what there is ---

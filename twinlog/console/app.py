@@ -44,8 +44,6 @@ _RETRY_SECONDS = "2"
 
 
 class Console:
-    """All pages over the services."""
-
     def __init__(self, services: Services, pages: Sequence[Page], *, hosts: Collection[str] = ()) -> None:
         """``hosts``: see :class:`Guard`."""
         self.live = Live(services.looking)
@@ -172,7 +170,7 @@ class Console:
         try:
             main, status = self._render(made.template, context, made.model), made.status
         except Exception as error:  # a defect of the template; the others go on
-            failed = _Error("This page failed", _defect(error, query))
+            failed = _Instead("This page failed", _defect(error, query))
             main, status = self._render("error.html", context, failed), 500
         return _Shown(made, problems, health, main, status)
 
@@ -183,12 +181,12 @@ class Console:
         try:
             return _Made(page.template, await page.load(self._services, query), 200)
         except Gone as gone:
-            return _Made("error.html", _Error("Not here", str(gone)), 404)
+            return _Made("error.html", _Instead("Not here", str(gone)), 404)
         except Unanswered as silence:
             services = [*(await self._services.look()).services.values()]
-            return _Made("unanswered.html", _Unknown("No answer yet", str(silence), services), _UNANSWERED)
+            return _Made("unanswered.html", _Instead("No answer yet", str(silence), services), _UNANSWERED)
         except Exception as error:  # a defect of the page; the others go on
-            return _Made("error.html", _Error("This page failed", _defect(error, query)), 500)
+            return _Made("error.html", _Instead("This page failed", _defect(error, query)), 500)
 
     def _render(self, template: str, context: Mapping[str, Any], model: Any) -> str:
         return self._templates.get_template(template).render(context, model=model)
@@ -227,15 +225,12 @@ def _moves(page: Page, shown: _Shown) -> bool:
     return shown.made.status == HTTPStatus.OK and page.moves(shown.made.model)
 
 
-class _Error(NamedTuple):
+class _Instead(NamedTuple):
+    """What a page that cannot be shown shows."""
+
     title: str
     text: str
-
-
-class _Unknown(NamedTuple):
-    title: str
-    text: str
-    services: Sequence[Said]
+    services: Sequence[Said] = ()
 
 
 def _defect(error: Exception, query: Query) -> str:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
-from functools import partial
 from typing import Any
 
 from twinlog.console.answers import Answer
-from twinlog.console.services import Services
+from twinlog.console.services import Services, by_console
 from twinlog.v1 import view_service_pb2 as pb
 from twinlog.v1.view_service_pb2_grpc import ViewServiceStub
 
 LONG_SECONDS = 3_600.0
 """A large view takes long to compare."""
-_ACTOR = (("x-actor", "console"),)
 _KNOWN_SINCE = 2021
 """A build that nobody began says of an earlier year when it was begun."""
 _STATES: Mapping[int, tuple[str, str]] = {
@@ -29,23 +27,18 @@ _STATES: Mapping[int, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Build:
-    """One build of a view."""
-
     told: pb.ViewBuild
 
     @property
     def number(self) -> int:
-        """1, 2, 3 … within the view."""
         return self.told.build
 
     @property
     def kind(self) -> str:
-        """How it is shown."""
         return _STATES.get(self.told.state, ("idle", ""))[0]
 
     @property
     def word(self) -> str:
-        """What it is at."""
         return _STATES.get(self.told.state, ("", "not known"))[1]
 
     @property
@@ -132,14 +125,12 @@ class Builds:
         left = [each for each in self.builds if each.was_live]
         return max(left, key=lambda each: each.told.live_until.ToNanoseconds(), default=None)
 
-    def others(self) -> Iterable[Build]:
-        """Those that are not live."""
-        return (each for each in self.builds if not each.live)
-
 
 async def listed(services: Services, names: Sequence[str]) -> dict[str, Answer[pb.ListViewsResponse]]:
     """What each of some services says of its views."""
-    return await services.ask_all(_method("ListViews"), pb.ListViewsRequest(), services=names)
+    return await services.ask_all(
+        by_console(ViewServiceStub, "ListViews"), pb.ListViewsRequest(), services=names
+    )
 
 
 def builds_of(answer: Answer[pb.ListViewsResponse] | None, view: str) -> Builds | None:
@@ -162,16 +153,12 @@ async def rehearse(services: Services, service: str, method: str, request: Any) 
 
 async def call(services: Services, service: str, method: str, request: Any) -> Answer[Any]:
     """An answer of the service, in the console's name."""
-    return await services.ask(service, _method(method), request, seconds=LONG_SECONDS)
+    return await services.ask(service, by_console(ViewServiceStub, method), request, seconds=LONG_SECONDS)
 
 
 def differs(comparison: pb.ViewComparison) -> bool:
     """Whether the rows of two builds differ."""
     return any((comparison.changed, comparison.missing, comparison.added, comparison.unsettled))
-
-
-def _method(name: str) -> Any:
-    return lambda channel: partial(getattr(ViewServiceStub(channel), name), metadata=_ACTOR)
 
 
 def _lasting(seconds: float) -> str:

@@ -7,7 +7,6 @@ import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -20,7 +19,6 @@ from twinlog.v1.dead_letter_service_pb2_grpc import DeadLetterServiceStub
 PAGE = 50
 """How many events a page has, of each service."""
 _SHOWN_ERRORS = 3
-_ACTOR = (("x-actor", "console"),)
 _READ_AGAIN = {"UnknownEventType", "UndecodableEvent", "UpcasterFailed", "StreamUnreadable"}
 
 
@@ -63,7 +61,8 @@ class Group:
         """Takes in those with one wording of the error."""
         self.count += group.count
         self.behind += group.behind
-        self.errors = sorted([*self.errors, (group.error, group.count)], key=lambda pair: -pair[1])
+        error = group.error or "others, of more texts than are told"
+        self.errors = sorted([*self.errors, (error, group.count)], key=lambda pair: -pair[1])
         self.trend = [a + b for a, b in zip(self.trend or [0] * len(group.trend), group.trend, strict=True)]
         if group.oldest_parked_at.seconds:
             oldest, newest = group.oldest_parked_at, group.newest_parked_at
@@ -82,7 +81,6 @@ class Found:
 
     @property
     def failed(self) -> int:
-        """How many have failed."""
         return sum(group.count for group in self.groups)
 
     @property
@@ -145,7 +143,7 @@ def tokens_in(page: str) -> Mapping[str, str]:
     """The tokens by service; none where the text has none, or is nonsense."""
     try:
         tokens = json.loads(urlsafe_b64decode(page.encode())) if page else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return {str(name): str(token) for name, token in tokens.items()} if isinstance(tokens, dict) else {}
 
@@ -162,23 +160,6 @@ async def one(services: Services, owners: Sequence[str], request: pb.GetDeadLett
     return next(iter([*parted, *answers.values()]), Answer("", None))
 
 
-async def replay(
-    services: Services, owners: Sequence[str], request: pb.ReplayDeadLettersRequest, seconds: float
-) -> dict[str, Answer[list[pb.ReplayDeadLettersResponse]]]:
-    """What became of a replay, by service; it ends after ``seconds``."""
-    answers = await asyncio.gather(
-        *(services.collect(each, _method("ReplayDeadLetters"), request, seconds=seconds) for each in owners)
-    )
-    return dict(zip(owners, answers, strict=True))
-
-
-async def discard(
-    services: Services, owners: Sequence[str], request: pb.DiscardDeadLettersRequest, seconds: float
-) -> dict[str, Answer[pb.DiscardDeadLettersResponse]]:
-    """What became of a discard, by service."""
-    return await services.ask_all(_method("DiscardDeadLetters"), request, services=owners, seconds=seconds)
-
-
 def advice(error_type: str) -> str:
     """What such an error takes."""
     if not error_type:
@@ -192,11 +173,6 @@ def advice(error_type: str) -> str:
         "The consumer's own code failed on it. Mend that and deploy, then replay: each event has its effects exactly "
         "once, those of a key in their order."
     )
-
-
-def _method(name: str) -> Any:
-    """A method of the service, called in the console's name."""
-    return lambda channel: partial(getattr(DeadLetterServiceStub(channel), name), metadata=_ACTOR)
 
 
 def _moment(at: Timestamp) -> tuple[int, int]:

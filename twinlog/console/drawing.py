@@ -52,8 +52,6 @@ class Box:
 
 @dataclass(frozen=True)
 class LogBox:
-    """A service with its log."""
-
     box: Box
     said: Said
     log: pb.LogDescription | None
@@ -62,8 +60,6 @@ class LogBox:
 
 @dataclass(frozen=True)
 class TwinBox:
-    """A log's stream."""
-
     box: Box
     twin: pb.LogDescription | None
     """As its owner tells of it, or else somebody who follows it."""

@@ -26,8 +26,6 @@ _NARROW = 360
 
 @dataclass(frozen=True)
 class Lane:
-    """One log."""
-
     log: str
     service: str
     x: float
@@ -63,8 +61,6 @@ class Box:
 
 @dataclass(frozen=True)
 class Arrow:
-    """From a cause to its effect."""
-
     path: str
     awaited: bool = False
 

@@ -146,15 +146,14 @@ async def _beside(
         correlation_ids=[event.correlation_id], around=[event.recorded_at], limit=_CORRELATED
     )
     logs = [log for log in owners if cut.get(log)]
-    found = await asyncio.gather(
-        *(
-            services.collect(owners[log].service, lambda c: InspectionServiceStub(c).ReadCorrelated, request)
-            for log in logs
-        )
+    found = await services.collect_all(
+        lambda c: InspectionServiceStub(c).ReadCorrelated,
+        request,
+        services=[owners[log].service for log in logs],
     )
     touched = {
         (log, each.event.stream): None
-        for log, answer in zip(logs, found, strict=True)
+        for log, answer in zip(logs, found.values(), strict=True)
         for each in answer.message or ()
         if each.HasField("event") and each.event.position <= cut[log] and each.event.stream != event.stream
     }

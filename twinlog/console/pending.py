@@ -56,7 +56,7 @@ class Owing:
 
     @property
     def events(self) -> list[pb.LoggedEvent]:
-        """The events, each once."""
+        """Each once."""
         return list({each.event.address: each.event for each in self.waits}.values())
 
     @property

@@ -10,21 +10,40 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 
 import structlog
 import uvicorn
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from twinlog.console import pages
 from twinlog.console.app import Console
 from twinlog.console.page import Page
 from twinlog.console.services import connected
-from twinlog.console.settings import ConsoleSettings
 from twinlog.model.errors import ConfigurationError
 from twinlog.observe.metrics.info import Info
 from twinlog.observe.metrics.serving import telling
-from twinlog.service.logging import configure_logging
+from twinlog.service import logging as logs
 from twinlog.service.runtime import Shutdown
-from twinlog.service.settings import load, services_in
+from twinlog.service.settings import Address, OptionalAddress, Services, load, services_in
 
 _log = structlog.get_logger(component="console")
 _STOP_SECONDS = 2
+
+
+class ConsoleSettings(BaseSettings):
+    """The settings of the console; the environment has a field under its upper-case name."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    console_address: Address = "127.0.0.1:50050"
+    """Where the console serves. It asks for no login: whoever reaches it may do all that it can."""
+    twinlog_services: Services = ""
+    """The services that it shows, as name=host:port with commas."""
+    console_pages: str = ""
+    """Modules that add pages of a domain, with commas; each has PAGES."""
+    metrics_address: OptionalAddress = ""
+    """Where Prometheus gets the console's own metrics, as host:port; empty: there are none."""
+    log_level: logs.Level = "info"
+    """What is logged: debug, info, warning or error."""
+    log_format: logs.Format = "auto"
+    """How it is logged: pretty, json, or auto, which is pretty on a terminal."""
 
 
 class AddressTaken(ConfigurationError):
@@ -42,7 +61,7 @@ class PagesUnusable(ConfigurationError):
 async def main(shutdown: Shutdown) -> None:
     """Serves the console until it is asked to stop. Raises ConfigurationError."""
     settings = load(ConsoleSettings)
-    configure_logging(settings.log_level, settings.log_format)
+    logs.configure_logging(settings.log_level, settings.log_format)
     services = services_in(settings.twinlog_services)
     if not services:
         raise NoServices

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,8 +119,8 @@ class _Tail:
 
 async def newest(services: Services, service: str, wanted: Filter) -> Answer[Events]:
     """The newest events that fit. While somebody watches, only those are read that have come since the last look."""
-    kept = services.kept.get(wanted)
-    if isinstance(kept, _Tail) and time.monotonic() - kept.at < _KEPT_SECONDS:
+    kept = services.kept(_Tail, wanted)
+    if kept and time.monotonic() - kept.at < _KEPT_SECONDS:
         answer = await _since(services, service, wanted, kept)
         if answer.message and (tail := _joined(kept, answer.message)):
             services.keep(wanted, tail)
@@ -166,7 +165,7 @@ async def stream_of(
     if query:
         ask_for_entries(request, query)
     kept = (service, request.stream)
-    request.state_within.FromTimedelta(_PATIENTLY if services.kept.get(kept) else _AT_ONCE)
+    request.state_within.FromTimedelta(_PATIENTLY if services.kept(bool, kept) else _AT_ONCE)
     answer = await services.ask(service, lambda c: InspectionServiceStub(c).GetStream, request)
     services.keep(kept, bool(answer.message and answer.message.folded))
     return answer
@@ -212,11 +211,10 @@ async def tree_of(services: Services, about: pb.LoggedEvent) -> Tree:
     request = pb.ReadCorrelatedRequest(
         correlation_ids=[about.correlation_id], around=[about.recorded_at], limit=_CORRELATED
     )
-
-    async def ask(service: str) -> Answer[list[Any]]:
-        return await services.collect(service, lambda c: InspectionServiceStub(c).ReadCorrelated, request)
-
-    answers = await asyncio.gather(*map(ask, services.names))
+    asked = await services.collect_all(
+        lambda c: InspectionServiceStub(c).ReadCorrelated, request, services=services.names
+    )
+    answers = asked.values()
     found = {about.address: about}
     for answer in answers:
         for each in answer.message or ():

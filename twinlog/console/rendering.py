@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -22,9 +22,11 @@ from jinja2 import BytecodeCache, ChoiceLoader, Environment, FileSystemLoader, S
 from jinja2.bccache import Bucket
 from markupsafe import Markup, escape
 
+from twinlog.console.dead_letters import advice
 from twinlog.console.lanes import anchor, cut_end
 from twinlog.console.rates import rate
 from twinlog.console.reading import moment_in
+from twinlog.console.saga_words import saga_state, step_state
 from twinlog.model.messages import as_object
 
 HERE = Path(__file__).parent
@@ -46,7 +48,6 @@ class _Compiled(BytecodeCache):
             bucket.bytecode_from_string(code)
 
     def dump_bytecode(self, bucket: Bucket) -> None:
-        """Keeps what is in the bucket."""
         self._code[bucket.key] = bucket.bytecode_to_string()
 
 
@@ -65,6 +66,7 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
         bytecode_cache=_COMPILED,
     )
     made.filters |= {
+        "advice": advice,
         "ago": partial(_time, kind="ago"),
         "at_hand": at_hand,
         "anchor": anchor,
@@ -75,7 +77,9 @@ def environment(folders: Sequence[Path] = ()) -> Environment:
         "line": line,
         "moment": partial(_time, kind="at"),
         "rate": rate,
+        "saga_state": saga_state,
         "short": short,
+        "step_state": step_state,
         "text": text,
         "until": partial(_time, kind="until"),
     }
@@ -106,13 +110,15 @@ STYLES = "console.css"
 
 
 @cache
+def _contents() -> Mapping[str, bytes]:
+    files = {path.name: path.read_bytes() for path in sorted(STATIC.iterdir()) if path.is_file()}
+    pages = [held for name, held in files.items() if name.endswith(".css") and name != STYLES]
+    return {**files, STYLES: b"\n".join((files[STYLES], *pages))}
+
+
 def content(name: str) -> bytes | None:
     """A file of the console, or None; its styles come with those of its pages."""
-    if name == STYLES:
-        pages = sorted(each for each in STATIC.glob("*.css") if each.name != STYLES)
-        return b"\n".join(each.read_bytes() for each in (STATIC / STYLES, *pages))
-    path = STATIC / name
-    return path.read_bytes() if path.parent == STATIC and path.is_file() else None
+    return _contents().get(name)
 
 
 @cache
@@ -186,7 +192,6 @@ def cut(text: str, most: int) -> str:
 
 
 def short(type: str) -> str:
-    """The short name of a protobuf type."""
     return type.rpartition(".")[2]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from twinlog.console.page import Action, Form, Outcome, Query
-from twinlog.console.services import Services
+from twinlog.console.services import Services, method_of
 from twinlog.v1 import saga_service_pb2 as pb
 from twinlog.v1.saga_service_pb2_grpc import SagaServiceStub
 
@@ -20,17 +20,13 @@ _SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Order:
-    """One thing that can be ordered."""
-
     name: str
     verb: str
     done: str
     what: str
     """What it does, for people."""
-    request: Callable[..., Any]
-    method: str
-    steps: bool
-    """Whether it can be for one step of several that are awaited."""
+    request: Any
+    """The type of its requests; one with a step can be for one of several that are awaited."""
     needs_reason: bool = True
 
 
@@ -43,8 +39,6 @@ ORDERS = {
             "Retried",
             "Sends what is awaited once more, now.",
             pb.RetrySagasRequest,
-            "RetrySagas",
-            True,
             needs_reason=False,
         ),
         Order(
@@ -53,8 +47,6 @@ ORDERS = {
             "Skipped",
             "No longer waits: the step counts as done or, while the saga is undone, as undone.",
             pb.SkipSagaStepsRequest,
-            "SkipSagaSteps",
-            True,
         ),
         Order(
             "abort",
@@ -62,8 +54,6 @@ ORDERS = {
             "Aborted",
             "Undoes what was done, step by step.",
             pb.AbortSagasRequest,
-            "AbortSagas",
-            False,
         ),
     )
 }
@@ -151,10 +141,13 @@ async def _send(
         dry_run=dry_run,
         limit=_limit(form),
     )
-    if order.steps:
+    if "step" in request.DESCRIPTOR.fields_by_name:
         request.step = form.get("step")
     return await services.ask(
-        service, lambda channel: getattr(SagaServiceStub(channel), order.method), request, seconds=_SECONDS
+        service,
+        lambda channel: getattr(SagaServiceStub(channel), method_of(request)),
+        request,
+        seconds=_SECONDS,
     )
 
 

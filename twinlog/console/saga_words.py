@@ -8,11 +8,14 @@ from twinlog.v1 import saga_service_pb2 as pb
 
 
 class State(NamedTuple):
-    """A state, for people."""
-
     kind: str
     """Its color and shape: ok, warn, bad, run, undo or idle."""
     word: str
+
+    @property
+    def in_url(self) -> str:
+        """The word that a URL has for it."""
+        return self.word.replace(" ", "-")
 
 
 UNKNOWN = State("idle", "unknown")
@@ -39,7 +42,7 @@ STEPS: dict[int, State] = {
     pb.SAGA_STEP_STATUS_LEFT_OUT: State("idle", "left out"),
 }
 
-BY_WORD = {state.word.replace(" ", "-"): status for status, state in SAGAS.items()}
+BY_WORD = {state.in_url: status for status, state in SAGAS.items()}
 """Statuses by the word that a URL has for them."""
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from functools import partial
+from typing import Any, NamedTuple, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -29,15 +30,21 @@ _OPTIONS = [
 ]
 _MOST_KEPT = 128
 _NOT_YET = "no answer yet"
-_loading: ContextVar[bool] = ContextVar("loading", default=False)
-_patient: ContextVar[bool] = ContextVar("patient", default=False)
 AT_ONCE_SECONDS = 0.15
 """How long a page is kept back by what it can do without at first: one in sight comes within 0.2 s."""
 _LEAST_SECONDS = 0.03
-_began: ContextVar[float] = ContextVar("began", default=0.0)
-"""When the load began."""
 _late: ContextVar[set[str] | None] = ContextVar("late", default=None)
 """Inside of :func:`at_once`, the services that have not answered in time."""
+
+
+class _Load(NamedTuple):
+    """A page that is being loaded."""
+
+    began: float
+    patient: bool
+
+
+_load: ContextVar[_Load | None] = ContextVar("load", default=None)
 
 
 @contextmanager
@@ -46,21 +53,19 @@ def loading(*, patient: bool = False) -> Iterator[None]:
 
     ``patient``: gives a service that is known to be slow the time that it takes, as nobody waits for the page.
     """
-    token, with_time = _loading.set(True), _patient.set(patient)
-    began = _began.set(time.monotonic())
+    token = _load.set(_Load(time.monotonic(), patient))
     try:
         yield
     finally:
-        _began.reset(began)
-        _patient.reset(with_time)
-        _loading.reset(token)
+        _load.reset(token)
 
 
 def seconds_at_once() -> float | None:
     """How long what is asked now keeps back a page that somebody waits for; None: nobody does."""
-    if not _loading.get() or _patient.get():
+    load = _load.get()
+    if load is None or load.patient:
         return None
-    return max(_LEAST_SECONDS, _began.get() + AT_ONCE_SECONDS - time.monotonic())
+    return max(_LEAST_SECONDS, load.began + AT_ONCE_SECONDS - time.monotonic())
 
 
 @contextmanager
@@ -86,16 +91,23 @@ class Services:
         self.addresses = addresses
         """host:port by name, in the order in which they are shown."""
         self.looking = Looking(addresses, self.ask)
-        self.kept: OrderedDict[Any, Any] = OrderedDict()
-        """What pages keep from one load to the next, to ask for less; losing it costs only time."""
+        self._kept: defaultdict[type, OrderedDict[Any, Any]] = defaultdict(OrderedDict)
         self._channels = channels
 
     def keep(self, key: Any, value: Any) -> None:
-        """Keeps a value, and forgets the one that was kept first where there are many."""
-        self.kept[key] = value
-        self.kept.move_to_end(key)
-        while len(self.kept) > _MOST_KEPT:
-            self.kept.popitem(last=False)
+        """Keeps a value from one load of a page to the next: to ask for less, or to show while a service is silent.
+
+        Of many with one type, the one that was kept first is forgotten.
+        """
+        kept = self._kept[type(value)]
+        kept[key] = value
+        kept.move_to_end(key)
+        while len(kept) > _MOST_KEPT:
+            kept.popitem(last=False)
+
+    def kept(self, kind: type[T], key: Any) -> T | None:
+        """The value of this type that was kept last; None: there is none."""
+        return self._kept[kind].get(key)
 
     @property
     def names(self) -> list[str]:
@@ -117,7 +129,7 @@ class Services:
         """The answer to one call, such as ``ask("orders", lambda c: InspectionServiceStub(c).Describe, request)``."""
 
         async def call(seconds: float) -> T:
-            return await method(self.channel(service))(request, timeout=seconds)
+            return await method(self._channels[service])(request, timeout=seconds)
 
         return await self._answered(service, call, seconds)
 
@@ -145,12 +157,24 @@ class Services:
         """All responses of a call that answers with a stream and ends it."""
 
         async def call(seconds: float) -> list[T]:
-            return [each async for each in method(self.channel(service))(request, timeout=seconds)]
+            return [each async for each in method(self._channels[service])(request, timeout=seconds)]
 
         return await self._answered(service, call, seconds)
 
-    def channel(self, service: str) -> grpc.aio.Channel:
-        return self._channels[service]
+    async def collect_all(
+        self,
+        method: Callable[[grpc.aio.Channel], Callable[..., AsyncIterator[T]]],
+        request: Any,
+        *,
+        services: Iterable[str],
+        seconds: float = DEADLINE_SECONDS,
+    ) -> dict[str, Answer[list[T]]]:
+        """The same of several services, by name."""
+        asked = [*services]
+        answers = await asyncio.gather(
+            *(self.collect(each, method, request, seconds=seconds) for each in asked)
+        )
+        return dict(zip(asked, answers, strict=True))
 
     async def _answered(
         self, service: str, call: Callable[[float], Awaitable[T]], seconds: float
@@ -172,7 +196,8 @@ class Services:
         """How long a call may take."""
         if _late.get() is not None and (moment := seconds_at_once()) is not None:
             return min(seconds, moment)
-        return max(seconds, self.looking.patience(service)) if _patient.get() else seconds
+        load = _load.get()
+        return max(seconds, self.looking.patience(service)) if load and load.patient else seconds
 
     def _told(self, answer: Answer[T], seconds: float) -> Answer[T]:
         """What did not come in time, of a service that answers otherwise: it is slow then, not silent."""
@@ -184,10 +209,20 @@ class Services:
         return replace(answer, problem=f"it is slow, and has not answered this in {seconds:g} s")
 
     def _silence(self, service: str) -> Answer[Any] | None:
-        known = self.looking.silence(service) if _loading.get() else None
+        known = self.looking.silence(service) if _load.get() else None
         if known is None and service in (_late.get() or ()):
             return Answer(service, None, Why.SLOW, _NOT_YET, "DEADLINE_EXCEEDED")
         return known and replace(known, service=service)
+
+
+def by_console(stub: type, method: str) -> Any:
+    """A method of a service, by its generated class, called in the console's name."""
+    return lambda channel: partial(getattr(stub(channel), method), metadata=(("x-actor", "console"),))
+
+
+def method_of(request: Any) -> str:
+    """The method that takes requests of a type."""
+    return str(request.DESCRIPTOR.name).removesuffix("Request")
 
 
 class _Channel:

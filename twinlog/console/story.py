@@ -7,7 +7,6 @@ services did later. Up to 0.1.0 a timer's events had the id of their stream as c
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from twinlog.console.answers import Answer, Why
 from twinlog.console.looks import Look, Said
 from twinlog.console.services import Services
+from twinlog.model.causal_order import Place, causes_first
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
@@ -53,7 +53,6 @@ class Story:
 
     @property
     def began(self) -> Timestamp | None:
-        """When its first event was recorded."""
         return self.events[0].recorded_at if self.events else None
 
 
@@ -111,47 +110,14 @@ async def causes(services: Services, look: Look, first: pb.TraceEventResponse) -
 
 
 def log_of(event: pb.LoggedEvent) -> str:
-    """The log that an event is of."""
     return event.address.rpartition("/")[0]
 
 
 def in_order(events: Iterable[pb.LoggedEvent]) -> list[pb.LoggedEvent]:
     """By time, but each after its cause and after those before it in its log, however clocks differ."""
-    found = {event.address: event for event in events}
-    before = _predecessors(found)
-    waiting = {address: len(causes) for address, causes in before.items()}
-    follows: dict[str, list[str]] = {}
-    for address, causes in before.items():
-        for cause in causes:
-            follows.setdefault(cause, []).append(address)
-    ready = [_place(found[address]) for address, count in waiting.items() if not count]
-    heapq.heapify(ready)
-    ordered = []
-    while ready:
-        address = heapq.heappop(ready)[-1]
-        ordered.append(found[address])
-        for effect in follows.get(address, ()):
-            waiting[effect] -= 1
-            if not waiting[effect]:
-                heapq.heappush(ready, _place(found[effect]))
-    return ordered
-
-
-def _predecessors(found: Mapping[str, pb.LoggedEvent]) -> dict[str, set[str]]:
-    before: dict[str, set[str]] = {}
-    last: dict[str, str] = {}
-    for address, event in sorted(found.items(), key=lambda each: each[1].position):
-        log = log_of(event)
-        before[address] = {last[log]} if log in last else set()
-        last[log] = address
-        # A cause of the same log is among those before it.
-        if event.cause in found and log_of(found[event.cause]) != log:
-            before[address].add(event.cause)
-    return before
-
-
-def _place(event: pb.LoggedEvent) -> tuple[int, str, int, str]:
-    return event.recorded_at.ToNanoseconds(), log_of(event), event.position, event.address
+    return causes_first(
+        events, lambda each: Place(each.recorded_at.ToNanoseconds(), log_of(each), each.position, each.cause)
+    )
 
 
 def _request(events: Iterable[pb.LoggedEvent]) -> pb.ReadCorrelatedRequest:

@@ -22,8 +22,6 @@ _GOES_BACK = ("Failed", "Interrupted", "Compensated", "Aborted")
 
 @dataclass(frozen=True)
 class Told:
-    """What is said of one event."""
-
     id: str
     event: pb.LoggedEvent
     service: str
@@ -37,7 +35,6 @@ class Told:
 
     @property
     def payload(self) -> Any:
-        """As JSON has it."""
         return as_object(self.event.payload)
 
     @property

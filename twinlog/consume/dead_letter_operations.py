@@ -27,8 +27,7 @@ from twinlog.consume.dead_letters import (
     NotParked,
     without_text,
 )
-from twinlog.consume.listed import Listed
-from twinlog.consume.parked_times import ParkedTimes
+from twinlog.consume.listed import Listed, ParkedTimes
 from twinlog.log.ports import Log, ReadRequest
 from twinlog.log.wire import from_wire
 from twinlog.model.errors import StreamUnreadable, Unavailable

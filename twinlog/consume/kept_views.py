@@ -13,7 +13,7 @@ from typing import NamedTuple
 from twinlog.consume.projection import Projection
 from twinlog.log.declarations import Declarations, Kept, refuse
 from twinlog.log.twin import Peeking, Twin, TwinDamaged, TwinMissing
-from twinlog.log.view_build import Build, consumer_of
+from twinlog.log.view_store import Build, consumer_of
 from twinlog.model.saga_list import SAGA_INSTANCES
 from twinlog.model.stored_forms import Form, Named
 from twinlog.model.view import AnyView

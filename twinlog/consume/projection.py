@@ -17,9 +17,15 @@ from google.protobuf.message import Message
 from twinlog.consume.consumer import Progress
 from twinlog.consume.dead_letters import DeadLettersChanged
 from twinlog.log.ports import CheckpointAdvance, Conflict
-from twinlog.log.view_build import Build, consumer_of
 from twinlog.log.view_builds import RebuildableStore, home_version
-from twinlog.log.view_store import CheckedViewStore, NotingViewStore, SharedViewStore, ViewStore
+from twinlog.log.view_store import (
+    Build,
+    CheckedViewStore,
+    NotingViewStore,
+    SharedViewStore,
+    ViewStore,
+    consumer_of,
+)
 from twinlog.model.event import Recorded
 from twinlog.model.forms import NAME, Form, Forms, one, refuse_other, several
 from twinlog.model.functions import not_plain
@@ -166,10 +172,9 @@ class Projection:
         decoded = prepared[1] if prepared and prepared[0] is events else self._decode(events)
         events_of = {view: keyed(view, decoded) for view in self.kept}
         await self._fetch(events_of)
-        committed = await self._commit(events_of, advance, progress)
-        if isinstance(committed, Conflict):
+        changes = await self._commit(events_of, advance, progress)
+        if isinstance(changes, Conflict):
             raise DeadLettersChanged(consumer=self.name)
-        changes = committed
         self._remember(changes)
         self._on_commit(self.name, advance.upto, changes)
         return advance.upto

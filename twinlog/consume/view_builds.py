@@ -16,8 +16,8 @@ from twinlog.consume.filling import Filling
 from twinlog.consume.projection import Projection
 from twinlog.log.system import seconds_passed
 from twinlog.log.twin import Twin
-from twinlog.log.view_build import NEVER, Build, consumer_of
 from twinlog.log.view_builds import RebuildableStore
+from twinlog.log.view_store import NEVER, Build, consumer_of
 from twinlog.model.errors import StreamUnreadable, Unavailable
 from twinlog.model.view import AnyView
 

@@ -1,4 +1,4 @@
-"""Requests to JetStream's API, and what its errors mean."""
+"""Requests to JetStream's API, what its errors mean, and what a stream is labelled with: whose it is."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError, NotFoundError
 
 from twinlog.jetstream.meaning import unavailable
+from twinlog.log.installation import ForeignStream, Identity
 from twinlog.log.twin import TwinMissing, TwinState
 from twinlog.model.errors import Unavailable, WrongSetting
 
 REQUEST_TIMEOUT_SECONDS = 5.0
 STREAM_NOT_FOUND = 10059
 _NO_MESSAGE = 10037
+INSTALLATION = "twinlog.installation"
+"""The label that says whose a stream is."""
+_LOG = "twinlog.log"
 _COUNTED_NANOSECONDS = 5_000_000_000
 
 
@@ -112,3 +116,20 @@ def state_of(info: Mapping[str, Any]) -> TwinState:
     # What is stored under another subject is sent to nobody, so for those who want it, it is not there.
     moved = "subject_transform" in info["config"]
     return TwinState(first, last, last + 1 - first - state["messages"] or int(moved))
+
+
+def labels(identity: Identity | None) -> dict[str, str]:
+    """What a stream of this log is labelled with."""
+    return {INSTALLATION: identity.installation, _LOG: str(identity.log_id)} if identity else {}
+
+
+def metadata_of(info: Mapping[str, Any]) -> dict[str, str]:
+    """The metadata of a stream, by the server's description of it."""
+    return info["config"].get("metadata") or {}
+
+
+def refuse_foreign(info: Mapping[str, Any], identity: Identity | None) -> None:
+    """Raises ForeignStream where a stream says that it is another installation's; one of before 0.2 says nothing."""
+    theirs = metadata_of(info).get(INSTALLATION)
+    if identity and theirs and theirs != identity.installation:
+        raise ForeignStream(info["config"]["name"], theirs, identity.installation)

@@ -1,14 +1,20 @@
-"""The events that have come and wait to be taken, and the state of the delivery that they came by."""
+"""What a delivery has asked for and what has come of it: events that wait to be taken, and whether more will come."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum, auto
 
 from twinlog.log.twin import DeliveryLost, TwinDamaged
 from twinlog.model.event import Recorded
+
+_SECOND = 1_000_000_000
+_AHEAD = 2_000
+"""Messages on their way and waiting to be taken, at most."""
+_EXPIRES_SECONDS = 30.0
 
 
 class State(Enum):
@@ -70,3 +76,38 @@ class Arrivals:
 
     def _state_lost(self) -> State:
         return State.DAMAGED if isinstance(self.loss, TwinDamaged) else State.LOST
+
+
+class Pulls:
+    """Long-lived pulls: a new one is due when half of what was asked for has come."""
+
+    def __init__(self) -> None:
+        self.delivered = 0
+        """The consumer's sequence of the last message that came."""
+        self._outstanding = 0
+
+    def due(self, waiting: int) -> int:
+        """How many messages to ask for now, while so many wait to be taken."""
+        return max(0, _AHEAD - self._outstanding - waiting) if self._outstanding < _AHEAD // 2 else 0
+
+    def request(self, count: int, heartbeat_seconds: float) -> bytes:
+        """The request for so many messages, which counts from now on."""
+        self._outstanding += count
+        request = {
+            "batch": count,
+            "expires": int(_EXPIRES_SECONDS * _SECOND),
+            "idle_heartbeat": int(heartbeat_seconds * _SECOND),
+        }
+        return json.dumps(request).encode()
+
+    def came(self, number: int) -> bool:
+        """Counts a message by the consumer's sequence; False where one before it is missing."""
+        if number != self.delivered + 1:
+            return False
+        self.delivered = number
+        self._outstanding -= 1
+        return True
+
+    def expired(self, missing: int) -> None:
+        """A pull has ended, with so many of its messages missing."""
+        self._outstanding -= missing

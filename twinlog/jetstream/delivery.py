@@ -13,12 +13,10 @@ from nats.js import api as nats_api
 from nats.js.errors import APIError
 
 from twinlog.jetstream import api
-from twinlog.jetstream.arrivals import Arrivals, State
+from twinlog.jetstream.arrivals import Arrivals, Pulls, State
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.continuity import Continuity
 from twinlog.jetstream.meaning import unavailable
-from twinlog.jetstream.ownership import refuse_foreign
-from twinlog.jetstream.pulls import Pulls
 from twinlog.log.installation import Identity
 from twinlog.log.twin import DeliveryLost, TwinDamaged, event_in
 from twinlog.model.event import Recorded
@@ -76,7 +74,7 @@ class JetStreamDelivery:
             max_waiting=16,
         )
         info = await api.stream_info(self._client, self._stream)
-        refuse_foreign(info, self._identity)
+        api.refuse_foreign(info, self._identity)
         self._continuity.begin(info)
         with api.asking(self._stream):
             self._subscription = await self._client.subscribe(self._inbox, cb=self._on_status)

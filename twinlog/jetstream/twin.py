@@ -25,7 +25,7 @@ from twinlog.jetstream.continuity import PREDECESSORS
 from twinlog.jetstream.delivery import JetStreamDelivery
 from twinlog.jetstream.hints import Hints
 from twinlog.jetstream.meaning import unavailable
-from twinlog.jetstream.ownership import INSTALLATION, labels, metadata_of, refuse_foreign
+from twinlog.jetstream.weighing import Weighing
 from twinlog.log.installation import Identity, named
 from twinlog.log.predecessors import PredecessorIndex
 from twinlog.log.twin import (
@@ -35,8 +35,8 @@ from twinlog.log.twin import (
     TwinState,
     WrongLastSequence,
     event_in,
-    mended_by_repair,
     mirrors,
+    not_its_event,
 )
 from twinlog.log.wire import to_wire
 from twinlog.model.errors import Unavailable
@@ -44,6 +44,7 @@ from twinlog.model.event import Recorded
 
 BATCH = 500
 """Events in flight at once."""
+_READ_AT_ONCE = 100
 _WRONG_LAST_SEQUENCE = 10071
 _NAME_IN_USE = 10058
 _SEALED = 10109
@@ -81,8 +82,9 @@ class JetStreamTwin:
         self._history = PredecessorIndex()
         self._stored = 0
         """The last event of the last batch that was stored completely."""
-        self._doubtful: Recorded | None = None
-        """One that was refused although those behind it were stored."""
+        self._doubtful: Sequence[Recorded] = ()
+        """Among them may be one that was refused although those behind it were stored."""
+        self._weighing = Weighing()
 
     @property
     def most_bytes(self) -> int:
@@ -94,8 +96,8 @@ class JetStreamTwin:
 
     async def state(self) -> TwinState:
         info = await api.stream_info(self._client, self.name)
-        refuse_foreign(info, self._identity)
-        labelled = labels(self._identity).items() <= metadata_of(info).items()
+        api.refuse_foreign(info, self._identity)
+        labelled = api.labels(self._identity).items() <= api.metadata_of(info).items()
         for_these = info["config"].get("subjects") == self._subjects
         self._claimed = (
             labelled and for_these and self._missing_replicas(info) <= 0 and not info["config"].get("no_ack")
@@ -107,6 +109,7 @@ class JetStreamTwin:
                 remedy=f"if nothing else needs it, delete it (nats stream rm {self.name}); it is made again from the "
                 f"log. Otherwise use another NATS server or account.",
             )
+        self._doubtful = [*self._doubtful, *self._weighing.look(info)]
         await self._compare_doubtful()
         return api.state_of(info)
 
@@ -119,7 +122,7 @@ class JetStreamTwin:
             num_replicas=self._replicas,
             allow_direct=True,
             first_seq=first,
-            metadata=labels(self._identity) or None,
+            metadata=api.labels(self._identity) or None,
         )
         try:
             await self._manager.add_stream(config)
@@ -131,12 +134,14 @@ class JetStreamTwin:
         if self._claimed:
             return
         info = await api.stream_info(self._client, self.name)
-        refuse_foreign(info, self._identity)
-        config = {**info["config"], "metadata": {**metadata_of(info), **labels(self._identity)}}
+        api.refuse_foreign(info, self._identity)
+        config = {**info["config"], "metadata": {**api.metadata_of(info), **api.labels(self._identity)}}
         # Without an answer to what is published, each batch would be waited for in vain, and under other subjects it
         # would not be stored. To make the stream anew would put at risk what only it has.
         config |= {"no_ack": False, "subjects": self._subjects}
-        if INSTALLATION not in metadata_of(info):  # of an earlier release; later an operator's choice is kept
+        if api.INSTALLATION not in api.metadata_of(
+            info
+        ):  # of an earlier release; later an operator's choice is kept
             config["compression"] = self._compression.value
         # A user without the right to do either can do everything else.
         try:
@@ -256,10 +261,9 @@ class JetStreamTwin:
 
     async def _store(self, events: Sequence[Recorded]) -> None:
         position = events[-1].position
+        messages = [self._message(event) for event in events]
         try:
-            answers = await self._client.publish_all(
-                [self._message(event) for event in events], api.REQUEST_TIMEOUT_SECONDS
-            )
+            answers = await self._client.publish_all(messages, api.REQUEST_TIMEOUT_SECONDS)
         except NoRespondersError as error:
             raise TwinMissing(stream=self.name) from error
         except MaxPayloadError as error:
@@ -291,21 +295,18 @@ class JetStreamTwin:
             raise Unavailable(f"JetStream stored event {position} as {answer.get('seq')}")
         if json.loads(answers.first).get("error"):
             # What lies in its place has the sequence that the next one had to follow: a rival's copy, or no event.
-            self._stored, self._doubtful = 0, events[0]
+            self._stored, self._doubtful = 0, [events[0]]
             await self._compare_doubtful()
+        self._weighing.stored(messages, events)
 
     async def _compare_doubtful(self) -> None:
         """Raises TwinDamaged for as long as another message lies where an event was refused."""
-        if (event := self._doubtful) is None:
-            return
-        message = await self.message(event.position)
-        if message is not None and not mirrors(message, event):
-            raise TwinDamaged(
-                stream=self.name,
-                damage=f"its message {event.position} is not event {event.position} of the log",
-                remedy=mended_by_repair(self.name),
-            )
-        self._doubtful = None
+        while doubtful := self._doubtful[:_READ_AT_ONCE]:
+            messages = await asyncio.gather(*(self.message(event.position) for event in doubtful))
+            for event, message in zip(doubtful, messages, strict=True):
+                if message is not None and not mirrors(message, event):
+                    raise not_its_event(self.name, event.position)
+            self._doubtful = self._doubtful[_READ_AT_ONCE:]
 
     async def _store_until_too_large(self, events: Sequence[Recorded], error: MaxPayloadError) -> None:
         """Stores what precedes an event that the server does not take. Raises Unavailable, which names that one."""

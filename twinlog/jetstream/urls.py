@@ -6,9 +6,10 @@ import re
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from twinlog.log.hosts import check_host
+
 _SCHEMES = ("nats", "tls", "ws", "wss")
 _BETWEEN = re.compile(r",(?=(?:nats|tls|wss?)://)")
-_HIGHEST_PORT = 65535
 
 
 class Servers(NamedTuple):
@@ -38,6 +39,8 @@ def servers(url: str) -> Servers:
         for host in hosts.split(","):
             _check(host)
             urls.append(f"{scheme}://{host}")
+    if len({url.startswith("ws") for url in urls}) > 1:
+        raise ValueError("must have servers of one kind: nats:// and tls://, or ws:// and wss://")
     if len(logins) > 1:
         raise ValueError("must have one user and password for all servers")
     if not logins:
@@ -51,12 +54,8 @@ def servers(url: str) -> Servers:
 
 
 def _check(host: str) -> None:
-    name, colon, port = host.partition("/")[0].rpartition("]")[2].partition(":")
-    if not (name or host.startswith("[")) or set(host) & set("#?@ "):
+    if not host or set(host) & set("#?@ "):
         raise ValueError(
             "must be nats://host:port, its password percent-encoded (@ is %40, # is %23, / is %2F)"
         )
-    if colon and not (port.isascii() and port.isdigit() and 0 < int(port) <= _HIGHEST_PORT):
-        raise ValueError(
-            f"must have a port from 1 to {_HIGHEST_PORT}, or none; special characters of a password are percent-encoded"
-        )
+    check_host(host.partition("/")[0])

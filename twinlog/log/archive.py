@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from typing import Any, NamedTuple, TypeVar
 
-from twinlog._aio.own_thread import in_own_thread
-from twinlog.log.log_file import FrameReader, LogFileDamaged, NotALogFile, Seal, zstd
-from twinlog.log.log_file_records import event_of
+from twinlog._aio.tasks import in_own_thread
+from twinlog.log.log_file import FrameReader, LogFileDamaged, NotALogFile, Seal, event_of, zstd
 from twinlog.model.errors import ConfigurationError, PartlyUnavailable, WrongSetting
 from twinlog.model.event import Recorded
 
@@ -101,7 +100,7 @@ def refuse_copies(url: str) -> None:
         if isinstance(files, CachingFileSystem):
             raise ConfigurationError(
                 f"{url} keeps copies of files on this machine, so what stands in the store could not be read back: "
-                f"leave {files.protocol if isinstance(files.protocol, str) else files.protocol[0]}:: out"
+                f"leave {protocols(files)[0]}:: out"
             )
         files = getattr(files, "fs", None)
 

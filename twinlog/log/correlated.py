@@ -132,13 +132,14 @@ class Related:
 
     def _take(self, events: Sequence[Recorded]) -> None:
         for event in events:
-            if event.position not in self._found and self._fits(event):
+            if event.position not in self._found and is_related(event, self._correlations, self._causes):
                 self._found[event.position] = event
                 self._fresh.append(event)
 
-    def _fits(self, event: Recorded) -> bool:
-        of = event.metadata
-        return of.correlation_id in self._correlations or of.causation_id in self._causes
+
+def is_related(event: Recorded, correlations: Sequence[str], causes: Sequence[str]) -> bool:
+    """Whether an event has one of these correlation ids or causes."""
+    return event.metadata.correlation_id in correlations or event.metadata.causation_id in causes
 
 
 async def causes(log: Log, event: Recorded, most: int) -> tuple[Sequence[Recorded], str]:

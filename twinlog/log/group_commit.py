@@ -21,13 +21,12 @@ from twinlog.log.keys import KeysUnavailable
 from twinlog.log.lineage import Lineage
 from twinlog.log.personal import Personal
 from twinlog.log.ports import Appended, Batch, Conflict, Log, LogSession, NewReply, ReadRequest
-from twinlog.log.refused import RefusedAppends
-from twinlog.log.requests import refuse_async, refuse_reply
+from twinlog.log.stall import RefusedAppends
 from twinlog.log.states import StateCache
 from twinlog.log.texts import refuse_metadata
 from twinlog.log.transaction import Draft, Entry, NotLoaded, Transaction
 from twinlog.log.twin import EventTooLarge, LogForked
-from twinlog.log.units import Unit
+from twinlog.log.units import Unit, refuse_async, refuse_reply
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
 from twinlog.model.errors import CheckpointMoved, RowsRefused, StreamUnreadable, TwinlogError, Unavailable

@@ -52,7 +52,14 @@ class KnowsHead(Protocol):
 
     async def head_astray(self) -> HeadAstray | None:
         """That the head of the log is not at its last event; None: it is. Raises Unavailable."""
-        ...
+
+
+@runtime_checkable
+class TrimmedLog(Protocol):
+    """A log that knows how far its stream is trimmed: what comes before is archived, and every consumer handled it."""
+
+    async def trimmed(self) -> int:
+        """The position up to which the stream is trimmed; 0: it has every event."""
 
 
 class Lineage:
@@ -167,6 +174,11 @@ async def refuse_astray(log: Log) -> None:
     """Raises HeadAstray where the log does not end where it says: what was appended would lie on or beyond a gap."""
     if isinstance(log, KnowsHead) and (astray := await log.head_astray()):
         raise astray
+
+
+async def trimmed(log: Log) -> int:
+    """How far the stream of a log is trimmed; 0 where that is not known."""
+    return max(await log.trimmed(), 0) if isinstance(log, TrimmedLog) else 0
 
 
 async def compare(log: Log, twin: Twin, state: TwinState) -> Common:

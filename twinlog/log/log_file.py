@@ -13,7 +13,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
+from twinlog.log.wire import from_wire, to_wire
 from twinlog.model.errors import ConfigurationError, FailedPrecondition
+from twinlog.model.event import Recorded
 from twinlog.v1.log_file_pb2 import LogFile, LogFileEnd, LogFileHeader, LogFileSeal, LogRecord
 
 if TYPE_CHECKING:
@@ -216,3 +218,15 @@ def header_of(frame: Frame, name: str) -> LogFileHeader:
             file=name, why=f"its format is {header.format}, this program knows {FORMAT}; use a newer one"
         )
     return header
+
+
+def event_record(event: Recorded) -> LogRecord:
+    """The record of an event: the same message that its twin carries."""
+    record = LogRecord()
+    record.event.MergeFromString(to_wire(event))
+    return record
+
+
+def event_of(record: LogRecord, log: str) -> Recorded:
+    """The event of a record. Raises google.protobuf.message.DecodeError."""
+    return from_wire(log, record.event.SerializeToString())

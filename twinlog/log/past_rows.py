@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import structlog
 
@@ -58,34 +59,38 @@ class PastRows:
         """
         history, codec = await self._history(log), self._codec(view, of)
         at = RowKey(view.name, log, str(stream))
-        folding = _Folding(self._schema, view, key)
+
+        async def folded(since: PastRow, after_id: UUID | None) -> PastRow:
+            found = since
+            async for events in history.events(stream, upto, since.version, after_id):
+                for event in events:
+                    found = self._after(view, key, found, event)
+                    if codec and event.version % KEEP_EVERY == 0 and found.row is not None:
+                        await self._keep(at, codec, event, found.row)
+            return found
+
         nearest = None
         if codec and isinstance(self._store, KeepsRows):
             nearest = await self._store.nearest_row(at, self._marked(codec), upto)
         if codec and nearest:
             with suppress(OtherHistory, ValueError):  # it was kept in another history, or is damaged
-                folding.begin(codec.decode(nearest.row), nearest.version, nearest.position)
-                return await self._folded(folding, codec, at, history, stream, upto, nearest)
-        folding.begin(None, 0, 0)
-        return await self._folded(folding, codec, at, history, stream, upto, None)
+                since = PastRow(codec.decode(nearest.row), nearest.version, nearest.position)
+                return await folded(since, nearest.event_id)
+        return await folded(PastRow(None, 0, 0), None)
 
-    async def _folded(
-        self,
-        folding: _Folding,
-        codec: ValueCodec | None,
-        at: RowKey,
-        history: History,
-        stream: StreamId,
-        upto: Moment,
-        since: KeptRow | None,
-    ) -> PastRow:
-        after, after_id = (since.version, since.event_id) if since else (0, None)
-        async for events in history.events(stream, upto, after, after_id):
-            for event in events:
-                folding.take(event)
-                if codec and event.version % KEEP_EVERY == 0 and folding.row is not None:
-                    await self._keep(at, codec, event, folding.row)
-        return PastRow(folding.row, folding.version, folding.position)
+    def _after(self, view: View[Any], key: str, before: PastRow, event: Recorded) -> PastRow:
+        """The row after an event. Raises StreamUnreadable."""
+        row = before.row
+        try:
+            for message in self._schema.decode(event):
+                if key in view.keys(event, message):
+                    row = view.after(key, row, event, message)
+        except Exception as error:  # an event that cannot be read, or a view that cannot bear it
+            why = (
+                f"view {view.name} fails over {event.type} ({event.address}): {type(error).__name__}: {error}"
+            )
+            raise StreamUnreadable(stream=event.stream, version=event.version, why=why) from error
+        return PastRow(row, event.version, event.position)
 
     async def _keep(self, at: RowKey, codec: ValueCodec, event: Recorded, row: Any) -> None:
         if not isinstance(self._store, KeepsRows):
@@ -93,14 +98,8 @@ class PastRows:
         encoded = codec.encode(row)
         if event.version % spread(KEEP_EVERY, KEEP_BYTES, event.version, len(encoded)):
             return
-        kept = KeptRow(
-            event.version,
-            event.position,
-            event.recorded_at,
-            event.event_id,
-            self._marked(codec),
-            encoded,
-        )
+        place = event.version, event.position, event.recorded_at, event.event_id
+        kept = KeptRow(*place, self._marked(codec), encoded)
         with suppress(Unavailable):  # it is only a cache
             await self._store.keep_row(at, kept)
 
@@ -116,31 +115,3 @@ class PastRows:
             self._unfit.add(view.name)
             structlog.get_logger().warning("rows.not_kept", view=view.name, why=str(error))
             return None
-
-
-class _Folding:
-    """A row, event by event."""
-
-    def __init__(self, schema: Schema, view: View[Any], key: str) -> None:
-        self._schema = schema
-        self._view = view
-        self._key = key
-        self.begin(None, 0, 0)
-
-    def begin(self, row: Any, version: int, position: int) -> None:
-        """Where it begins."""
-        self.row, self.version, self.position = row, version, position
-
-    def take(self, event: Recorded) -> None:
-        """The row after an event. Raises StreamUnreadable."""
-        view = self._view
-        try:
-            for message in self._schema.decode(event):
-                if self._key in view.keys(event, message):
-                    self.row = view.after(self._key, self.row, event, message)
-        except Exception as error:  # an event that cannot be read, or a view that cannot bear it
-            why = (
-                f"view {view.name} fails over {event.type} ({event.address}): {type(error).__name__}: {error}"
-            )
-            raise StreamUnreadable(stream=event.stream, version=event.version, why=why) from error
-        self.version, self.position = event.version, event.position

@@ -23,9 +23,8 @@ import structlog
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log import say
 from twinlog.log.lease import ALWAYS_HELD, Lease
-from twinlog.log.lineage import NOTHING, Common, compare, refuse_astray
+from twinlog.log.lineage import NOTHING, Common, compare, refuse_astray, trimmed
 from twinlog.log.ports import Log
-from twinlog.log.trimming import trimmed
 from twinlog.log.twin import LogForked, LogGapped, Trimming, Twin, TwinMissing, TwinState, WrongLastSequence
 from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded

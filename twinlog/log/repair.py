@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from twinlog.log.lineage import trimmed
 from twinlog.log.ports import Log
-from twinlog.log.trimming import trimmed
 from twinlog.log.twin import DeliveryLost, Twin, TwinDamaged, TwinMissing, TwinState
 from twinlog.model.errors import FailedPrecondition, Unavailable
 from twinlog.model.event import Recorded, StreamId

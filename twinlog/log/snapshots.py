@@ -290,7 +290,10 @@ class Snapshots(StateCodecs):
                 await self._retrying.bear(self._save_some())
 
     async def _save_some(self) -> None:
-        await self._save(await self._encoded())
+        try:
+            await self._save(await self._encoded())
+        finally:
+            self._unfit.intersection_update(self._waiting)
 
     async def _save(self, chosen: Sequence[Snapshot]) -> None:
         unfit = [s.stream for s in chosen if s.stream in self._unfit]

@@ -1,4 +1,4 @@
-"""Notices an append that takes too long, and asks the log who holds it up."""
+"""Notices a store that is ill: it takes too long for an append, or refuses one after the other."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from twinlog.log.ports import Log
 
 _STALLED_SECONDS = 2.0
 """An append that takes longer is a problem; who holds it up is asked as often."""
+
+_MOST_REFUSED = 5
+_REFUSED_SECONDS = 5.0
+"""So many refusals in so many seconds, with no commit between them, are the store's fault."""
+_REMEMBERED_SECONDS = 30.0
+"""A service that is not well may get no calls: by this one it finds out that the store takes them again."""
 
 
 class Stall:
@@ -66,3 +72,35 @@ class Stall:
         log.warning("writer.stalled", log=self._log.name, held_up_by=self._blockers or "nobody known")
         await asyncio.sleep(_STALLED_SECONDS)
         self._stalled()
+
+
+class RefusedAppends:
+    """Counts the refusals since the last commit."""
+
+    def __init__(self, log: str) -> None:
+        self._log = log
+        self.count = 0
+        """Set to 0 by every commit of events."""
+        self._first = self._last = 0.0
+        self._why = ""
+
+    @property
+    def problem(self) -> str | None:
+        """That nothing is taken, and why the last one was refused; None while the store takes them, as far as known."""
+        if self.count < _MOST_REFUSED or self._last - self._first < _REFUSED_SECONDS:
+            return None
+        if asyncio.get_running_loop().time() - self._last > _REMEMBERED_SECONDS:
+            return None
+        return f"log {self._log}: the database has refused the last {self.count} appends, for {self._why}"
+
+    def refused(self, error: Exception) -> None:
+        """Notes a unit that failed by itself."""
+        now = asyncio.get_running_loop().time()
+        if now - self._last > _REMEMBERED_SECONDS:
+            self.count = 0
+        self._first = self._first if self.count else now
+        before = self.problem
+        self.count, self._last = self.count + 1, now
+        self._why = f"{type(error).__name__}: {error}".partition("\n")[0]  # the rest may show rows
+        if not before and self.problem:
+            structlog.get_logger().error("writer.refused", log=self._log, problem=self.problem)

@@ -55,9 +55,9 @@ class StreamReader:
         """
         if not entries:
             return []
-        schema_of = self._codecs.schema if snapshots else _no_schema
+        schema_of = self._codecs.schema
         wanted = [
-            ReadRequest(stream, at.version, schema_of(at.aggregate), to_fold=True)
+            ReadRequest(stream, at.version, schema_of(at.aggregate) if snapshots else "", to_fold=True)
             for stream, at in entries.items()
         ]
         found: list[Found] = []
@@ -145,6 +145,10 @@ class StreamReader:
 def fold(schema: Schema, at: Entry, events: Sequence[Recorded]) -> Entry | Unreadable:
     """A stream after more of its events."""
     aggregate, state, last = at.aggregate, at.state, None
+    if lacking := _lacking(at.version, events):
+        first = events[0]
+        why = f"it is gone, and later ones are there; `twinlog repair {first.log} --dry-run` says what to do"
+        return Unreadable(at, StreamUnreadable(stream=first.stream, version=lacking, why=why))
     for event in events:
         try:
             state = aggregate.fold(schema.decode(event), state)
@@ -159,6 +163,13 @@ def fold(schema: Schema, at: Entry, events: Sequence[Recorded]) -> Entry | Unrea
     return _after(at, state, last)
 
 
+def _lacking(after: int, events: Sequence[Recorded]) -> int:
+    """The first version that is not among the events after one, as where a row was taken out; 0: none."""
+    if not events or events[-1].version == after + len(events):  # they are in order, each version once
+        return 0
+    return next((n for n, event in enumerate(events, after + 1) if event.version != n), 0)
+
+
 def _after(at: Entry, state: Any, last: Recorded | None) -> Entry:
     """A stream after its event ``last``; None: as it was."""
     return Entry(at.aggregate, state, last.version, last.position, at.snapshot_version) if last else at
@@ -167,10 +178,6 @@ def _after(at: Entry, state: Any, last: Recorded | None) -> Entry:
 def beginning(aggregate: AnyAggregate) -> Entry:
     """A stream of which nothing is known."""
     return Entry(aggregate, aggregate.initial, 0, 0, 0)
-
-
-def _no_schema(_aggregate: AnyAggregate) -> str:
-    return ""
 
 
 def _named(error: BaseException) -> str:

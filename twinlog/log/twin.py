@@ -243,12 +243,8 @@ def event_in(stream: str, sequence: int, subject: str, data: bytes) -> Recorded:
 def not_its_event(stream: str, sequence: int) -> TwinDamaged:
     """That a message of a stream is not the event that it should be."""
     damage = f"its message {sequence} is not event {sequence} of the log"
-    return TwinDamaged(stream=stream, damage=damage, remedy=mended_by_repair(stream))
-
-
-def mended_by_repair(stream: str) -> str:
-    """The way out of a stream with messages that are no events of its log."""
-    return (
+    remedy = (
         f"`twinlog repair {stream}` compares the stream with its log, puts back into the log what only the stream has, "
         f"and then has the stream made again. Never delete the stream by hand: it may hold the only copy of an event."
     )
+    return TwinDamaged(stream=stream, damage=damage, remedy=remedy)

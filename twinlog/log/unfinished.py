@@ -5,6 +5,11 @@ follows from Little's law: what finishes C streams a second, each within T secon
 of the time that the timers leave; C is measured, and counts only while work is slow: before that, it says how much was
 asked for. (BBR, by Cardwell et al., sizes the window of a TCP connection like this.) Streams that have been unfinished
 for much longer do not count: they wait for something else, and are to take nothing from the others.
+
+Where work has just become slow, C is not known yet: it is at least what was asked for before. And while nothing at all
+is finished, it cannot be measured: a service hands over, as when it is updated, and finishes as much as before in a
+second or two. So a look that sees nothing finished is a part of the next one, for as long as T; and until some looks
+have measured C, the window is that of half of the time that the timers leave.
 """
 
 from __future__ import annotations
@@ -39,8 +44,11 @@ _LEAST, _FIRST, _FIRST_PER_SECOND = 16, 64, 40
 """The smallest window; the first one, which is at least so much for each second that the timers leave."""
 _UNKNOWN = 1024
 """The window before anything is known of the timers: until the first command is committed."""
-_KNOWN_LOOKS = 4
-"""How many looks it takes to tell how fast work is finished: the first looks of a rush see only its beginning."""
+_KNOWN_LOOKS, _KNOWN_RATES = 4, 2
+"""How many looks it takes to tell how fast work is finished, and how many of them have to count: the first looks of a
+rush see only its beginning."""
+_MOST_SECONDS = 6.0
+"""Work that was begun before C was known may take half of what its timer leaves, and no longer than this."""
 _STUCK = 2.0
 """Work that has taken so many times T waits for something else."""
 _FORGOTTEN_SECONDS = 30.0
@@ -73,8 +81,14 @@ class UnfinishedWork:
         self._rates: deque[float] = deque(maxlen=_RATES)
         """What was finished a second, by look."""
         self._averages: deque[float] = deque(maxlen=_REMEMBERED)
-        self._within = 1.0
-        """T: seconds that work may take."""
+        self._since = self._moved = 0.0
+        """When the last look was that counted, and the last that saw something finished."""
+        self._looks = 0
+        """How many looks there were since there was nothing to do."""
+        self._slow_looks = 0
+        """How many looks in a row have counted while work was slow."""
+        self._within = self._unsure_within = 1.0
+        """T: seconds that work may take; and what it may take before it is known how much is finished."""
         self._first = float(_FIRST)
         self._window = float(_UNKNOWN)
         self._known = False
@@ -142,6 +156,7 @@ class UnfinishedWork:
         """Takes in how much time a timer leaves."""
         least, most = min(_LARGEST_SHARE * seconds, _SHORT_SECONDS), _LONG_SECONDS
         self._within = max(least, min(_SHARE_OF_TIMER * seconds, most))
+        self._unsure_within = min(_LARGEST_SHARE * seconds, _MOST_SECONDS)
         self._first = max(_FIRST, _FIRST_PER_SECOND * seconds)
         if not self._known:
             self._known, self._window = True, self._first
@@ -156,37 +171,52 @@ class UnfinishedWork:
                 await self._busy.wait()
                 self._rates.clear()
                 self._averages.clear()
+                self._looks = self._slow_looks = 0
+                self._since = self._moved = asyncio.get_running_loop().time()
                 self._window = max(self._window, self._first)
-            began = asyncio.get_running_loop().time()
             await asyncio.sleep(_LOOK_SECONDS)
             try:
                 await self._ask()
             except Exception as error:  # it only makes this replica more careful than it need be
                 structlog.get_logger().debug("admission.blind", log=self._log.name, why=str(error))
-            self._look(asyncio.get_running_loop().time(), began)
+            self._look(asyncio.get_running_loop().time())
 
-    def _look(self, now: float, since: float) -> None:
+    def _look(self, now: float) -> None:
         self._forget(now)
         ages = [now - work.began for work in self._open.values()]
         stuck = _STUCK * self._within
         self._stuck = len([age for age in ages if age > stuck])
+        self._looks += 1
         took, self._took = self._took, []
         most, self._most = self._most, len(ages) - self._stuck
-        self._rates.append(len(took) / (now - since))
-        self._averages.append(fmean(self._rates))
+        if took:
+            self._moved = now
+        if counts := bool(took) or now - self._moved > self._within:
+            self._rates.append(len(took) / (now - self._since))
+            self._averages.append(fmean(self._rates))
+            self._since = now
         slow = self._seconds(took, ages) > max(_SLOW_SHARE * self._within, _SLOW_SECONDS)
-        if slow and len(self._rates) >= _KNOWN_LOOKS:
-            self._window = max(_LEAST, max(self._averages) * self._within)
-        else:
+        self._slow_looks = self._slow_looks + counts if slow else 0
+        if slow and self._looks >= _KNOWN_LOOKS and len(self._rates) >= _KNOWN_RATES:
+            self._narrow(max(self._averages))
+        elif self._rates:
             room = max(self._rates) * self._within if most > self._window / 2 else self._first
             self._window = max(self._window, min(2 * self._window, room))
         self._say()
+
+    def _narrow(self, rate: float) -> None:
+        """Lets in only what is finished in time at this rate."""
+        if self._slow_looks >= _KNOWN_LOOKS:
+            window = rate * self._within
+        else:  # the rate may still be what was asked for
+            window = min(self._window, rate * self._unsure_within)
+        self._window = max(_LEAST, window)
 
     def _seconds(self, took: Sequence[float], ages: Sequence[float]) -> float:
         """The seconds that work takes: what was finished, and what is to be expected of what has waited for a while."""
         stuck = _STUCK * self._within
         waiting = len([age for age in ages if _LOOK_SECONDS < age <= stuck])
-        rate = max(self._rates[-1], fmean(self._rates))
+        rate = max(self._rates[-1], fmean(self._rates)) if self._rates else 0.0
         return max(median(took) if took else 0.0, waiting / rate if rate else waiting * self._within)
 
     def _forget(self, now: float) -> None:

@@ -14,8 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, Self, runtime_checkable
 
-from twinlog.log.view_build import Build
-from twinlog.log.view_store import SharedViewStore
+from twinlog.log.view_store import Build, SharedViewStore
 from twinlog.model.errors import FailedPrecondition
 from twinlog.model.row_changes import Crossing
 from twinlog.model.view import AnyView
@@ -151,19 +150,15 @@ class RebuildableStore(SharedViewStore, Protocol):
     @property
     def live(self) -> LiveBuilds:
         """Which builds are read."""
-        ...
 
     def at(self, place: str) -> Self:
         """The store as who keeps the builds in a place sees it; empty: the homes."""
-        ...
 
     def kept(self) -> Self:
         """The store as it is where it keeps builds in a place already, else at home."""
-        ...
 
     async def builds(self) -> Sequence[Build]:
         """All builds of all views, by view and number; of views that have but their home none may be told."""
-        ...
 
     async def begin_build(self, view: AnyView, home_version: int, share: int = 100) -> Build:
         """A new build with an empty table. ``home_version``: that of the home, where nothing is stored of it yet.
@@ -171,11 +166,9 @@ class RebuildableStore(SharedViewStore, Protocol):
         Raises RebuildUnderWay, and OlderAtWork where a program is at work that knows of no builds. Such a program
         refuses to start until the home is the only build again.
         """
-        ...
 
     async def settle_home(self, view: str, version: int) -> None:
         """Stores that the home has this version and is live, unless it is known already."""
-        ...
 
     async def switch(
         self, to: Build, live: Build, consumers: Mapping[str, str], letters: Mapping[str, int] | None
@@ -187,11 +180,9 @@ class RebuildableStore(SharedViewStore, Protocol):
         None: it is confirmed that the new build may lack some. Returns how far each lacks: then nothing was done;
         empty: it is live. Raises BuildGone and SetAsideMeanwhile.
         """
-        ...
 
     async def kept_for(self, build: Build) -> float:
         """For how many seconds a build is still kept, since queries have just left it."""
-        ...
 
     async def drop_build(
         self, build: Build, consumers: Sequence[str], table: str, crossing: Crossing | None = None
@@ -203,17 +194,14 @@ class RebuildableStore(SharedViewStore, Protocol):
         Returns for how many seconds it is still kept, since queries have just left it: then nothing was done; 0: it is
         dropped. Raises BuildGone.
         """
-        ...
 
     async def compare_builds(
         self, old: Build, new: Build, views: tuple[AnyView, AnyView], keys: Sequence[str] | None, limit: int
     ) -> Rows:
         """Compares the rows of two builds at one instant, all or those with some keys."""
-        ...
 
     async def count_rows(self, build: Build, table: str) -> int | None:
         """About how many rows a build has, at little cost; None where its table is gone."""
-        ...
 
 
 async def home_version(store: RebuildableStore, view: str, declared: Sequence[int], prefix: str) -> int:

@@ -30,13 +30,12 @@ from twinlog.log.kept_snapshots import Keeper
 from twinlog.log.lineage import Lineage
 from twinlog.log.personal import Personal
 from twinlog.log.ports import CheckpointAdvance, Log
-from twinlog.log.requests import Request, refusing_events
 from twinlog.log.snapshots import Snapshots
 from twinlog.log.stall import Stall
 from twinlog.log.states import StateCache
 from twinlog.log.transaction import Transaction
 from twinlog.log.unfinished import UnfinishedWork
-from twinlog.log.units import Outcome, StreamRef, Unit, fail_all
+from twinlog.log.units import Outcome, Request, StreamRef, Unit, fail_all, refusing_events
 from twinlog.log.unreadable import UnreadableStreams
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids

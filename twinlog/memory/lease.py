@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from twinlog.log.expiring_lease import Answer, LeaseRow
+from twinlog.log.lease import Answer, LeaseRow
 
 
 class MemoryLeases:

@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, LogSession
-from twinlog.log.view_build import Build
 from twinlog.log.view_builds import BuildGone, LiveBuilds, RebuildUnderWay, Rows, SetAsideMeanwhile
-from twinlog.log.view_store import ViewMoment
+from twinlog.log.view_store import Build, ViewMoment
 from twinlog.memory.log import MemoryLog
 from twinlog.model.errors import CheckpointMoved
 from twinlog.model.event import StreamId

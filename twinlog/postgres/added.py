@@ -14,6 +14,7 @@ from typing import NamedTuple
 import asyncpg
 
 from twinlog.model.errors import ConfigurationError, RowsRefused
+from twinlog.postgres.meaning import Meaning, rule_of
 from twinlog.postgres.migrations import functions, migrations
 
 KERNEL = "twinlog.postgres.sql"
@@ -23,8 +24,10 @@ _VANISHED = "TW002"
 _NOT_NULL = "23502"
 _FOREIGN_KEYS = ("23001", "23503")
 """SQLSTATEs of those; whichever of the two tables was written, the error names the one that has the key."""
-_CONSTRAINT, _RAISED = "23", "P0"
-"""SQLSTATE classes of constraints, and of what functions raise."""
+_CONSTRAINT = "23"
+"""SQLSTATE class of constraints."""
+_NO_RIGHT = "42501"
+"""A function may raise any other: one that divides by zero refuses a row as one that says so does."""
 _NAMED_BY_POSTGRES = {
     "pkey": r"PRIMARY\s+KEY",
     "key": "UNIQUE",
@@ -40,6 +43,8 @@ _MADE_ELSEWHERE = re.compile(
 )
 """By which a table has what no statement on it names: of another table, of a type, by another name or put together."""
 _FUNCTION = re.compile(r'(\w+)"?\(')
+_STATEMENT = re.compile(r'["«»„][^"«»“]*["«»“](?!\()')
+"""What a function was at, in the quotes of any language. Behind those of a function's name are its parameters."""
 _SAID = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", re.DOTALL)
 """Comments and texts, in which commas and brackets separate nothing."""
 _BRACKETS = r"\([^()]*\)"
@@ -70,10 +75,16 @@ def refused(error: BaseException, packages: Sequence[str] = ()) -> RowsRefused |
         found = _Added(f"a trigger or rule of table {table}", rf"drop it; \d {table} in psql shows it")
     elif state.startswith(_CONSTRAINT) and error.table_name:
         found = _constraint(error, error.table_name, made, told and state in _FOREIGN_KEYS)
-    elif state.startswith(_RAISED) and told:
+    elif told and not _has_a_better_word(error):
         found = _function(error, made)
     why = " ".join(str(error).partition("\n")[0].split())
     return RowsRefused(what=found.what, why=why, remedy=found.remedy) if found else None
+
+
+def _has_a_better_word(error: asyncpg.PostgresError) -> bool:
+    """Whether it passes, or has a remedy whoever was at work."""
+    rule = rule_of(error)
+    return rule is not None and (rule.meaning in (Meaning.OUTAGE, Meaning.RACE) or rule.of == _NO_RIGHT)
 
 
 def _constraint(error: asyncpg.PostgresError, table: str, made: str, refers: bool) -> _Added | None:
@@ -120,12 +131,12 @@ def _makes(constraint: str, made: str) -> bool:
 
 
 def _function(error: asyncpg.PostgresError, made: str) -> _Added | None:
-    """The function of a trigger, which comes first in where the server was.
+    """The function of a trigger: the first one that the server was in.
 
     One of the package's own may have called it: then the package's trigger has refused.
     """
-    where = getattr(error, "context", None) or ""
-    name = _FUNCTION.search(where.partition("\n")[0])
+    where = _STATEMENT.sub("", getattr(error, "context", None) or "")
+    name = _FUNCTION.search(where)
     if not name or _named(name[1], _text(KERNEL), after="FUNCTION ") or _MADE_ELSEWHERE.search(made):
         return None
     if any(_named(each, made) for each in _FUNCTION.findall(where)):

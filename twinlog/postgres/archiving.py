@@ -26,16 +26,16 @@ from twinlog.log.log_file import (
     LogFileDamaged,
     LogFileUnfinished,
     NotALogFile,
+    event_of,
+    event_record,
     header_of,
 )
-from twinlog.log.log_file_records import event_of, event_record
 from twinlog.model.errors import FailedPrecondition, TwinlogError, Unavailable
 from twinlog.model.event import Recorded
 from twinlog.postgres.archive import range_of
 from twinlog.postgres.connection import connection_of, fetch
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.named_queries import QUERIES
-from twinlog.postgres.reading import whole_pages
 from twinlog.v1.log_file_pb2 import LogFileEnd, LogFileHeader, LogRecord
 
 RANGE = 100_000
@@ -226,7 +226,7 @@ def _header(log: str, identity: Identity, first: int, last: int) -> LogFileHeade
 
 
 async def _events(log: PostgresLog, first: int, last: int) -> AsyncIterator[Recorded]:
-    async for events in whole_pages(log, first - 1, last):
+    async for events in log.whole_pages(first - 1, last):
         for event in events:
             yield event
 

@@ -17,14 +17,17 @@ from twinlog.postgres.codecs import Connection, set_codecs
 from twinlog.postgres.database import (
     SESSION,
     Admit,
+    PlacedConnection,
+    close,
     connect,
-    connected,
-    ensure_database,
+    connect_placed,
+    connect_to_database,
     everything,
     migrate_all,
     refused_at_start,
 )
 from twinlog.postgres.meaning import LostRace, outages, rule_of
+from twinlog.postgres.urls import database_url
 
 Pool: TypeAlias = "asyncpg.Pool[Any]"
 T = TypeVar("T")
@@ -141,23 +144,6 @@ async def until_available(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
     return await retrying(attempted)
 
 
-class PlacedConnection(asyncpg.Connection):
-    """A connection that remembers in which schemas its session looks first."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.path = ""
-        self._own_path = ""
-
-    async def go_to(self, path: str) -> None:
-        """Has names looked up in these schemas first; empty: as the session began."""
-        if path == self.path:
-            return
-        self._own_path = self._own_path or str(await self.fetchval("SHOW search_path"))
-        await self.execute(f"SET search_path TO {path + ', ' if path else ''}{self._own_path}")
-        self.path = path
-
-
 async def go_to(connection: Connection, path: str) -> None:
     """The same of a connection of a pool."""
     if getattr(connection, "path", "") != path:
@@ -181,20 +167,40 @@ async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Po
     Raises ConfigurationError.
     """
 
-    async def prepare() -> None:
-        async with connected(url) as connection:
+    async def prepare() -> PlacedConnection:
+        connection = await connect_placed(url)
+        try:
             await migrate_all(connection, packages)
+        except BaseException:
+            await close(connection)
+            raise
+        return connection
 
-    await until_available("migrations", prepare)
-    async with prepared_pool(url, size=size) as pool:
+    first = await until_available("migrations", prepare)
+    async with prepared_pool(url, size=size, first=first) as pool:
         yield pool
 
 
 @asynccontextmanager
 async def prepared_pool(
-    url: str, *, size: int, on_connect: Callable[[], None] = lambda: None, reads_only: bool = False
+    url: str,
+    *,
+    size: int,
+    on_connect: Callable[[], None] = lambda: None,
+    reads_only: bool = False,
+    first: PlacedConnection | None = None,
 ) -> AsyncIterator[Pool]:
-    """A pool for a database that was looked at already. ``reads_only``: the server lets it change nothing."""
+    """A pool for a database that was looked at already. ``reads_only``: the server lets it change nothing.
+
+    ``first``: the connection that looked at it, which becomes the pool's first one.
+    """
+    at_hand = [first] if first else []
+
+    async def connection(*arguments: Any, **options: Any) -> asyncpg.Connection:
+        if at_hand:
+            at_hand[0].limit(_STATEMENT_SECONDS)
+            return at_hand.pop()
+        return await connect(*arguments, **options)
 
     async def set_up(connection: Connection) -> None:
         await _set_up(connection)
@@ -204,7 +210,7 @@ async def prepared_pool(
 
     pool = await asyncpg.create_pool(
         url,
-        connect=cast(Any, connect),
+        connect=cast(Any, connection),
         # With a minimum, asyncpg would keep connecting, and log each refusal, while the server is away.
         min_size=0,
         max_size=size,
@@ -215,6 +221,9 @@ async def prepared_pool(
         reset=_no_reset,
     )
     try:
+        if first:
+            with suppress(Exception):  # who needs a connection is told
+                await pool.release(await pool.acquire())
         yield pool
     finally:
         with suppress(TimeoutError):
@@ -261,10 +270,11 @@ async def open_database(
 ) -> AsyncIterator[Pool]:
     """A pool for a database of a server; the database is created if it is missing. Raises ConfigurationError.
 
-    ``admit``: see :func:`ensure_database`.
+    ``admit``: see :func:`connect_to_database`.
     """
-    url = await until_available(
-        "database", lambda: ensure_database(server_url, database, *packages, admit=admit)
+    first = await until_available(
+        "database", lambda: connect_to_database(server_url, database, *packages, admit=admit)
     )
-    async with prepared_pool(url, size=size, on_connect=on_connect) as pool:
+    url = database_url(server_url, database)
+    async with prepared_pool(url, size=size, on_connect=on_connect, first=first) as pool:
         yield pool

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 
@@ -18,6 +19,7 @@ from twinlog.postgres.urls import address_of, database_of, database_url, entry_u
 
 OLDEST_POSTGRES = 140000
 CONNECT_SECONDS = 10.0
+_CLOSE_SECONDS = 0.5
 _KEEPALIVE = {"TCP_KEEPIDLE": 6, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
 """A server that is gone without a word is noticed after 15 s; the last is in milliseconds."""
 _POOLER_SECONDS = 2.0
@@ -94,7 +96,35 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
     try:
         yield connection
     finally:
-        await connection.close()
+        await close(connection)
+
+
+async def close(connection: asyncpg.Connection) -> None:
+    """Closes a connection promptly, also while the server does not answer."""
+    with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await connection.close()
+
+
+class PlacedConnection(asyncpg.Connection):
+    """A connection that remembers in which schemas its session looks first, and that a pool may take over."""
+
+    _config: Any  # asyncpg's
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.path = ""
+        self._own_path = ""
+
+    async def go_to(self, path: str) -> None:
+        """Has names looked up in these schemas first; empty: as the session began."""
+        self._own_path = self._own_path or str(await self.fetchval("SHOW search_path"))
+        await self.execute(f"SET search_path TO {path + ', ' if path else ''}{self._own_path}")
+        self.path = path
+
+    def limit(self, seconds: float) -> None:
+        """Has every statement from now on end within this time, unless it says another."""
+        self._config = self._config._replace(command_timeout=seconds)  # asyncpg has no public word for it
 
 
 async def _opened(url: str, **options: Any) -> asyncpg.Connection:
@@ -150,10 +180,18 @@ async def all_databases(server_url: str) -> list[str]:
 
 
 async def ensure_database(server_url: str, database: str, *packages: str, admit: Admit = everything) -> str:
-    """Creates the database, and its schema, if it is missing, checks that it can be used, and returns its URL.
+    """As :func:`connect_to_database`, for its URL."""
+    await close(await connect_to_database(server_url, database, *packages, admit=admit))
+    return database_url(server_url, database)
 
-    The migrations of ``packages`` are applied, on the connection that checks: every start pays for each connection.
-    ``admit`` raises ConfigurationError where what is in the database already is another's.
+
+async def connect_to_database(
+    server_url: str, database: str, *packages: str, admit: Admit = everything
+) -> PlacedConnection:
+    """Creates the database, and its schema, if it is missing, checks that it can be used, and returns a connection.
+
+    The migrations of ``packages`` are applied on it: every start pays for each connection. ``admit`` raises
+    ConfigurationError where what is in the database already is another's.
 
     Raises ConfigurationError, one line that says what is needed, if it cannot; and Unavailable while the server is
     not up.
@@ -161,12 +199,12 @@ async def ensure_database(server_url: str, database: str, *packages: str, admit:
     url = database_url(server_url, database)
     with refused_at_start():
         try:
-            connection = await connect(url, timeout=CONNECT_SECONDS)
+            connection = await connect_placed(url)
         except WrongSetting as error:
             if not is_missing(error.__cause__):
                 raise
             await _create(server_url, database)
-            connection = await connect(url, timeout=CONNECT_SECONDS)
+            connection = await connect_placed(url)
         try:
             with outages(address_of(url)):
                 await check(connection, url)
@@ -174,9 +212,16 @@ async def ensure_database(server_url: str, database: str, *packages: str, admit:
                     await _create_schema(connection, database)
                 await admit(connection, database)
                 await migrate_all(connection, packages)
-        finally:
-            await connection.close()
-    return url
+        except BaseException:
+            await close(connection)
+            raise
+    return connection
+
+
+async def connect_placed(url: str) -> PlacedConnection:
+    """A connection that a pool may take over. Raises what :func:`connect` does."""
+    connection = await connect(url, timeout=CONNECT_SECONDS, connection_class=PlacedConnection)
+    return cast(PlacedConnection, connection)
 
 
 async def migrate_all(connection: asyncpg.Connection, packages: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""What the programs of a log have declared, in the log's database."""
+"""What the programs of a log have declared, and the tables of its sagas, in the log's database."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import Collection, Mapping, Sequence
 import asyncpg
 
 from twinlog.log.declarations import Held, Kept
-from twinlog.log.view_build import Build
+from twinlog.log.saga_tables import KeptTable, LiveInstance
+from twinlog.log.view_store import Build
 from twinlog.model.stored_forms import Form, Named
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, fetch, on_connection
 from twinlog.postgres.named_queries import QUERIES
+from twinlog.v1.saga_pb2 import SagaStarted
 
 _SCAN_SECONDS = 3_600
 """How long a start may look through the log, which it does only where a declaration has changed."""
@@ -39,9 +41,12 @@ class PostgresDeclarations:
             await fetch(self._pool, QUERIES["retire_declarations"], *zip(*gone, strict=True))
 
     async def stored(self, asked: Collection[Held]) -> Collection[Held]:
-        rows = [
-            *map(tuple, await on_connection(self._pool, lambda connection: _stored_of(connection, asked)))
-        ]
+        streams, types = zip(*asked, strict=True)
+
+        async def look(connection: Connection) -> list[asyncpg.Record]:
+            return await connection.fetch(QUERIES["stored_of"], streams, types, timeout=_SCAN_SECONDS)
+
+        rows = [*map(tuple, await on_connection(self._pool, look))]
         return [held for held in asked if any(_is_of(held, row) for row in rows)]
 
     async def checkpoints(self) -> Mapping[str, int]:
@@ -56,8 +61,31 @@ class PostgresDeclarations:
         return _by_table(await fetch(self._pool, QUERIES["columns_of_tables"]))
 
 
+class PostgresSagaTables:
+    """The tables of one database."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def keep(self, saga: str, tables: Mapping[int, KeptTable]) -> Mapping[int, KeptTable]:
+        if tables:
+            shapes = [json.dumps(kept.shape) for kept in tables.values()]
+            prints = [kept.fingerprint for kept in tables.values()]
+            await fetch(self._pool, QUERIES["keep_saga_tables"], saga, list(tables), shapes, prints)
+        rows = await fetch(self._pool, QUERIES["saga_tables"], saga)
+        return {row[0]: KeptTable(*row[1:]) for row in rows}
+
+    async def retire(self, saga: str, versions: Sequence[int]) -> None:
+        if versions:
+            await fetch(self._pool, QUERIES["retire_saga_tables"], saga, list(versions))
+
+    async def live_instances(self, aggregate: str) -> Sequence[LiveInstance]:
+        rows = await fetch(self._pool, QUERIES["live_sagas"], aggregate)
+        return [LiveInstance(row[0], SagaStarted.FromString(row[1]).version) for row in rows]
+
+
 async def columns_in(connection: asyncpg.Connection) -> Mapping[str, Mapping[str, str]]:
-    """The same, as the caller's transaction sees them."""
+    """By table, the types of its columns, as the caller's transaction sees them."""
     return _by_table(await connection.fetch(QUERIES["columns_of_tables"]))
 
 
@@ -66,14 +94,6 @@ def _by_table(rows: Sequence[asyncpg.Record]) -> Mapping[str, Mapping[str, str]]
     for table, name, type in rows:
         found.setdefault(table, {})[name] = type
     return found
-
-
-async def _stored_of(connection: Connection, asked: Collection[Held]) -> list[asyncpg.Record]:
-    streams, types = zip(*asked, strict=True)
-    rows: list[asyncpg.Record] = await connection.fetch(
-        QUERIES["stored_of"], streams, types, timeout=_SCAN_SECONDS
-    )
-    return rows
 
 
 def _is_of(held: Held, row: Held) -> bool:

@@ -7,10 +7,10 @@ before it. So a file is one moment of its log.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
-from typing import IO, NamedTuple
-from uuid import uuid4
+from typing import IO, Any, NamedTuple
+from uuid import UUID, uuid4
 
 from twinlog.log.installation import Identity
 from twinlog.log.log_file import (
@@ -21,9 +21,10 @@ from twinlog.log.log_file import (
     LogFileDamaged,
     NotALogFile,
     Seal,
+    event_of,
+    event_record,
     header_of,
 )
-from twinlog.log.log_file_records import event_of, event_record
 from twinlog.log.wire import microseconds
 from twinlog.model.errors import AlreadyExists, FailedPrecondition, Unavailable
 from twinlog.model.event import Recorded
@@ -31,19 +32,34 @@ from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import connection_of
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.named_queries import QUERIES
-from twinlog.postgres.reading import whole_pages
 from twinlog.postgres.timeouts import without_timeouts
-from twinlog.v1.log_file_pb2 import (
-    ExportedCheckpoint,
-    ExportedErasure,
-    ExportedLink,
-    ExportedRequest,
-    ExportedSagaTable,
-    ExportedTimer,
-    ExportedUnlinked,
-    LogFileHeader,
-    LogRecord,
-)
+from twinlog.v1.log_file_pb2 import LogFileHeader, LogRecord
+
+
+class Part(NamedTuple):
+    """What a file has beside events, of one kind: the fields of a record are the columns of a row, in their order."""
+
+    kind: str
+    """Which of the records of a LogRecord."""
+    query: str
+    table: str
+    """Where an import puts it."""
+    columns: Sequence[str]
+
+
+PARTS = (
+    Part("request", "export_requests", "requests",
+         ("request_id", "fingerprint", "reply", "position", "recorded_at")),
+    Part("timer", "export_timers", "timers", ("stream_type", "stream_id", "version", "due")),
+    Part("checkpoint", "export_checkpoints", "imported_checkpoints",
+         ("consumer", "position", "event_position", "event_id")),
+    Part("saga_table", "export_saga_tables", "saga_tables",
+         ("saga", "version", "fingerprint", "shape", "retired")),
+    Part("link", "links", "chain",
+         ("number", "kind", "first_position", "last_position", "head", "digest", "marks", "hash")),
+    Part("unlinked", "unlinked", "unlinked", ("first_position", "last_position")),
+    Part("erasure", "export_erased", "erased_subjects", ("subject", "erased_at")),
+)  # fmt: skip
 
 Told = Callable[[int, int], None]
 """Is told how far it is: a position, and the head."""
@@ -130,7 +146,7 @@ async def export(
 async def _copy(
     log: PostgresLog, file: IO[bytes], writer: FrameWriter, position: int, head: int, told: Told
 ) -> int:
-    async for events in whole_pages(log, position, head):
+    async for events in log.whole_pages(position, head):
         for event in events:
             file.write(writer.add(event_record(event)))
         position = events[-1].position
@@ -196,35 +212,22 @@ def _header(log: str, identity: Identity | None, database: str, era: int) -> Log
 
 async def _rest(connection: Connection, head: int, requests: bool) -> AsyncIterator[LogRecord]:
     """What stands beside the events, as of one moment."""
-    if requests:
-        async for row in connection.cursor(QUERIES["export_requests"], head):
-            at = microseconds(row[4])
-            request = ExportedRequest(
-                request_id=row[0], fingerprint=row[1], reply=row[2], position=row[3], recorded_at_us=at
-            )
-            yield LogRecord(request=request)
-    async for row in connection.cursor(QUERIES["export_timers"]):
-        due = microseconds(row[3])
-        timer = ExportedTimer(stream_type=row[0], stream_id=row[1], version=row[2], due_us=due)
-        yield LogRecord(timer=timer)
-    async for row in connection.cursor(QUERIES["export_checkpoints"]):
-        checkpoint = ExportedCheckpoint(consumer=row[0], position=row[1])
-        if row[3] is not None:
-            checkpoint.event_position, checkpoint.event_id = row[2], row[3].bytes
-        yield LogRecord(checkpoint=checkpoint)
-    async for row in connection.cursor(QUERIES["export_saga_tables"]):
-        saga, version, fingerprint, shape, retired = row
-        table = ExportedSagaTable(
-            saga=saga, version=version, fingerprint=fingerprint, shape=shape, retired=retired
-        )
-        yield LogRecord(saga_table=table)
-    async for row in connection.cursor(QUERIES["links"], 0, 2**62):
-        number, kind, first, last, at, digest, marks, hash = row
-        link = ExportedLink(
-            number=number, kind=kind, first=first, last=last, head=at, digest=digest, marks=marks, hash=hash
-        )
-        yield LogRecord(link=link)
-    async for row in connection.cursor(QUERIES["unlinked"]):
-        yield LogRecord(unlinked=ExportedUnlinked(first=row[0], last=row[1]))
-    async for row in connection.cursor(QUERIES["export_erased"]):
-        yield LogRecord(erasure=ExportedErasure(subject=row[0], erased_at_us=microseconds(row[1])))
+    arguments = {"request": (head,), "link": (0, 2**62)}
+    for part in PARTS:
+        if part.kind == "request" and not requests:
+            continue
+        async for row in connection.cursor(QUERIES[part.query], *arguments.get(part.kind, ())):
+            yield _record(part.kind, row)
+
+
+def _record(kind: str, row: Sequence[Any]) -> LogRecord:
+    record = LogRecord()
+    exported = getattr(record, kind)
+    for field, value in zip(exported.DESCRIPTOR.fields, row, strict=True):
+        if isinstance(value, datetime):
+            setattr(exported, field.name, microseconds(value))
+        elif isinstance(value, UUID):
+            setattr(exported, field.name, value.bytes)
+        elif value is not None:
+            setattr(exported, field.name, value)
+    return record

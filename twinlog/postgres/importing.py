@@ -7,18 +7,19 @@ head of the log is set at the very end, with the rest of the file: until then it
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import IO, Any, NamedTuple
 from uuid import UUID
 
-from twinlog.log.log_file import Frame, FrameReader, LogFileUnfinished, NotALogFile, Seal, header_of
-from twinlog.log.log_file_records import event_of
+from google.protobuf.message import Message
+
+from twinlog.log.log_file import Frame, FrameReader, LogFileUnfinished, NotALogFile, Seal, event_of, header_of
 from twinlog.log.wire import time_of
 from twinlog.model.errors import FailedPrecondition
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, connection_of, fetch
-from twinlog.postgres.exporting import FileOfAnotherLog, Told
+from twinlog.postgres.exporting import PARTS, FileOfAnotherLog, Told
 from twinlog.postgres.named_queries import QUERIES
 from twinlog.postgres.repair import EVENT_COLUMNS, row_of
 from twinlog.postgres.timeouts import without_timeouts
@@ -168,69 +169,29 @@ async def _finish(
         await without_timeouts(connection)
         await _advance(connection, database, end.position, end.position)
         for frame in frames:
-            for table, (kind, columns, row) in _TABLES.items():
-                rows = [
-                    row(getattr(record, kind))
-                    for record in frame.records
-                    if record.WhichOneof("record") == kind
+            for kind, _, table, columns in PARTS:
+                exported = [
+                    getattr(record, kind) for record in frame.records if record.WhichOneof("record") == kind
                 ]
-                if rows:
+                if exported:
+                    rows = [_row(each) for each in exported]
                     await connection.copy_records_to_table(table, records=rows, columns=columns)
         await connection.execute(QUERIES["import_finish"], end.position, header.era)
     await fetch(pool, "ANALYZE events")
 
 
-def _request(record: Any) -> tuple[Any, ...]:
-    at = time_of(record.recorded_at_us)
-    return record.request_id, record.fingerprint, record.reply, record.position, at
-
-
-def _timer(record: Any) -> tuple[Any, ...]:
-    return record.stream_type, record.stream_id, record.version, time_of(record.due_us)
-
-
-def _checkpoint(record: Any) -> tuple[Any, ...]:
-    known = bool(record.event_id)
-    event = (record.event_position, UUID(bytes=record.event_id)) if known else (None, None)
-    return record.consumer, record.position, *event
-
-
-def _saga_table(record: Any) -> tuple[Any, ...]:
-    return record.saga, record.version, record.fingerprint, json.loads(record.shape), record.retired
-
-
-def _link(record: Any) -> tuple[Any, ...]:
-    place = record.number, record.kind, record.first, record.last, record.head
-    return *place, record.digest, record.marks, record.hash
-
-
-def _erasure(record: Any) -> tuple[Any, ...]:
-    return record.subject, time_of(record.erased_at_us)
-
-
-def _unlinked(record: Any) -> tuple[Any, ...]:
-    return record.first, record.last
-
-
-_TABLES: dict[str, tuple[str, Sequence[str], Callable[[Any], tuple[Any, ...]]]] = {
-    "requests": ("request", ("request_id", "fingerprint", "reply", "position", "recorded_at"), _request),
-    "timers": ("timer", ("stream_type", "stream_id", "version", "due"), _timer),
-    "imported_checkpoints": (
-        "checkpoint",
-        ("consumer", "position", "event_position", "event_id"),
-        _checkpoint,
-    ),
-    "saga_tables": (
-        "saga_table",
-        ("saga", "version", "fingerprint", "shape", "retired"),
-        _saga_table,
-    ),
-    "chain": (
-        "link",
-        ("number", "kind", "first_position", "last_position", "head", "digest", "marks", "hash"),
-        _link,
-    ),
-    "erased_subjects": ("erasure", ("subject", "erased_at"), _erasure),
-    "unlinked": ("unlinked", ("first_position", "last_position"), _unlinked),
+_STORED: Mapping[str, Callable[[Any], Any]] = {
+    "recorded_at_us": time_of,
+    "due_us": time_of,
+    "erased_at_us": time_of,
+    "shape": json.loads,
+    "event_position": lambda position: position or None,
+    "event_id": lambda id: UUID(bytes=id) if id else None,
 }
-"""Where each kind of record goes, and as which columns."""
+"""By field: how it is stored, where that is not as it is in the file."""
+
+
+def _row(exported: Message) -> list[Any]:
+    """The row of a record that is not an event."""
+    values = {field.name: getattr(exported, field.name) for field in exported.DESCRIPTOR.fields}
+    return [_STORED[name](value) if name in _STORED else value for name, value in values.items()]

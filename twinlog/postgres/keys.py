@@ -1,4 +1,7 @@
-"""The keys of persons in Postgres, in their own database: so logs can be copied without them."""
+"""The keys of persons in Postgres, in their own database: so logs can be copied without them.
+
+Beside each log is noted who is erased.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,9 @@ from twinlog.postgres.connection import (
     prepared_pool,
     until_available,
 )
-from twinlog.postgres.database import ensure_database
-from twinlog.postgres.named_queries import load_queries
+from twinlog.postgres.database import PlacedConnection, connect_to_database
+from twinlog.postgres.named_queries import QUERIES, load_queries
+from twinlog.postgres.urls import database_url
 
 PACKAGE = "twinlog.postgres.keys_sql"
 _QUERIES = load_queries(PACKAGE)
@@ -34,14 +38,15 @@ _CONNECTIONS = 2
 @asynccontextmanager
 async def open_keys(server_url: str, database: str, wrapping: Wrapping) -> AsyncIterator[PostgresKeys]:
     """The keys in a database of a server; it is created if it is missing. Raises ConfigurationError and Unavailable."""
-    async with _opened(await ensure_database(server_url, database, PACKAGE), wrapping) as keys:
+    first = await connect_to_database(server_url, database, PACKAGE)
+    async with _opened(database_url(server_url, database), first, wrapping) as keys:
         yield keys
 
 
 @asynccontextmanager
-async def _opened(url: str, wrapping: Wrapping) -> AsyncIterator[PostgresKeys]:
+async def _opened(url: str, first: PlacedConnection, wrapping: Wrapping) -> AsyncIterator[PostgresKeys]:
     made = Connections()
-    async with prepared_pool(url, size=_CONNECTIONS, on_connect=made.count) as pool:
+    async with prepared_pool(url, size=_CONNECTIONS, on_connect=made.count, first=first) as pool:
         yield PostgresKeys(pool, wrapping, made)
 
 
@@ -52,7 +57,7 @@ async def open_keys_by_and_by(
     """The same; where their server is away for some seconds, they are opened in the background, and away until then."""
     try:
         async with asyncio.timeout(START_SECONDS):
-            url = await _awaited(server_url, database)
+            first = await _awaited(server_url, database)
     except TimeoutError:
         late = LateKeys(server_url, database, wrapping)
         opening = asyncio.create_task(late.run())
@@ -62,13 +67,13 @@ async def open_keys_by_and_by(
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
         return
-    async with _opened(url, wrapping) as keys:
+    async with _opened(database_url(server_url, database), first, wrapping) as keys:
         yield keys
 
 
-async def _awaited(server_url: str, database: str) -> str:
-    """The database's URL, once its server is up. Raises ConfigurationError."""
-    return await until_available("keys", lambda: ensure_database(server_url, database, PACKAGE))
+async def _awaited(server_url: str, database: str) -> PlacedConnection:
+    """A connection to the database, once its server is up. Raises ConfigurationError."""
+    return await until_available("keys", lambda: connect_to_database(server_url, database, PACKAGE))
 
 
 class PostgresKeys:
@@ -152,9 +157,23 @@ class LateKeys(PostgresKeys):
         """Opens them, and has them open until it is cancelled."""
         while True:
             try:
-                url, count = await _awaited(*self._place), self._connections.count
-                async with prepared_pool(url, size=_CONNECTIONS, on_connect=count) as self._pool:
+                first, count = await _awaited(*self._place), self._connections.count
+                url = database_url(*self._place)
+                async with prepared_pool(url, size=_CONNECTIONS, on_connect=count, first=first) as self._pool:
                     await asyncio.Event().wait()
             except ConfigurationError as error:  # what somebody has to mend, who is told by every refusal
                 self._why = str(error)
                 await asyncio.sleep(_AGAIN_SECONDS)
+
+
+class PostgresErasures:
+    """Who is erased, as it is noted beside one log."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def note(self, subjects: Collection[str]) -> None:
+        await fetch(self._pool, QUERIES["note_erased"], [*subjects])
+
+    async def noted(self) -> Collection[str]:
+        return [row[0] for row in await fetch(self._pool, QUERIES["erased"])]

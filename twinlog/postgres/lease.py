@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twinlog.log.expiring_lease import SECONDS, Answer, ExpiringLease, LeaseRow
+from twinlog.log.lease import SECONDS, Answer, ExpiringLease, LeaseRow
 from twinlog.postgres.connection import Pool, fetch
 from twinlog.postgres.named_queries import QUERIES
 

@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 
 from twinlog.log.chain import Link, Unlinked, event_digests, leaves, summed
+from twinlog.log.correlated import is_related
 from twinlog.log.ports import (
     Appended,
     Batch,
@@ -30,7 +31,6 @@ from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded, StreamId, known_stream
 from twinlog.postgres.added import refused
 from twinlog.postgres.archive import Archive, Fetch
-from twinlog.postgres.archived_past import ArchivedPast
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import (
     Connections,
@@ -43,8 +43,11 @@ from twinlog.postgres.connection import (
 from twinlog.postgres.database import Admit, everything
 from twinlog.postgres.loading import REFUSED, load, recorded, slices
 from twinlog.postgres.named_queries import QUERIES
+from twinlog.postgres.past import PostgresPast
 
-_POSITIONS = "events_pkey"
+_BEYOND_THE_HEAD = ("events_pkey", "chain_pkey")
+"""Violated where there are events, or links, beyond the head: it was set back."""
+_PAGE = 2_000
 
 
 @asynccontextmanager
@@ -54,7 +57,7 @@ async def open_log(
     """The log of that name in a database of a server; both are created if they are missing.
 
     ``packages``: packages whose migrations are applied besides the log's own. ``size``: the most connections.
-    ``admit``: see :func:`~twinlog.postgres.database.ensure_database`.
+    ``admit``: see :func:`~twinlog.postgres.database.connect_to_database`.
     """
     connections = Connections()
     async with open_database(
@@ -73,13 +76,17 @@ async def open_log(
 
 async def head_astray(fetch: Fetch, log: str) -> HeadAstray | None:
     """That the head of a log is not at its last event; None: it is."""
-    for database, position, ends in await fetch(QUERIES["head_astray"]):
-        has = f"it says {position}" if position is not None else "it is empty"
-        return HeadAstray(log=log, why=f"{has}, and the last event is {ends}", database=database)
+    for database, position, ends, noted, links in await fetch(QUERIES["head_astray"]):
+        if position == ends:
+            why = f"it says that the chain has {noted} links, and it has {links}"
+        else:
+            has = f"it says {position}" if position is not None else "it is empty"
+            why = f"{has}, and the last event is {ends}"
+        return HeadAstray(log=log, why=why, database=database)
     return None
 
 
-class PostgresLog(ArchivedPast):
+class PostgresLog(PostgresPast):
     """The log of one database."""
 
     def __init__(self, pool: Pool, name: str, connections: Connections | None = None) -> None:
@@ -120,6 +127,21 @@ class PostgresLog(ArchivedPast):
 
         return await self.archive.filled(fetch, table, after, limit, await table(after, limit))
 
+    async def whole_pages(self, after: int, upto: int) -> AsyncIterator[Sequence[Recorded]]:
+        """The events after one position and up to another, page by page.
+
+        Raises Unavailable where one of them is gone: lost, or while the log is being set back.
+        """
+        while after < upto:
+            events = await self.read(after, min(_PAGE, upto - after))
+            for event in events:
+                if event.position != after + 1:
+                    break
+                after = event.position
+            if not events or events[-1].position != after:
+                raise Unavailable(f"log {self.name} has no event {after + 1}; `twinlog audit` says more")
+            yield events
+
     async def copies(self, after: int, upto: int) -> Mapping[str, Sequence[Recorded]]:
         """What each place has of the events between two positions, where there is an archive of them."""
         if after >= await self.archived_upto():
@@ -133,19 +155,17 @@ class PostgresLog(ArchivedPast):
     async def related(
         self, after: int, upto: int, correlations: Sequence[str], causes: Sequence[str]
     ) -> Sequence[Recorded]:
-        """The events between two positions that have one of these correlation ids or causes, in order."""
         rows = await self._ask("related", after, upto, [*correlations], [*causes])
         archived = await self.archived_upto()
         old = [
             event
             async for events in self.archive.pages(self._query, after, min(upto, archived))
             for event in events
-            if _is_related(event, correlations, causes)
+            if is_related(event, correlations, causes)
         ]
         return [*old, *(self.recorded(row) for row in rows if row[0] > archived)]
 
     async def found(self, wanted: Filter, after: int, upto: int, most: int) -> Sequence[Recorded]:
-        """The newest events between two positions that fit, at most so many, in order."""
         fields = wanted.stream, wanted.routing_key, wanted.correlation_id, wanted.since, wanted.until
         rows = await self._ask("found", after, upto, [*wanted.types], *fields, most)
         archived = await self.archived_upto()
@@ -159,7 +179,6 @@ class PostgresLog(ArchivedPast):
     async def found_in(
         self, stream: StreamId, wanted: Filter, after: int, upto: int, most: int
     ) -> Sequence[Recorded]:
-        """The same of one stream, between two of its versions."""
         fields = wanted.routing_key, wanted.correlation_id, wanted.since, wanted.until
         rows = await self._ask("found_in", *stream, after, upto, [*wanted.types], *fields, most)
         events = [self.recorded(row) for row in reversed(rows)]
@@ -228,16 +247,9 @@ class PostgresLog(ArchivedPast):
         return [Timer(known_stream((row[0], row[1])), row[2], row[3]) for row in rows]
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
-        streams = [snapshot.stream for snapshot in snapshots]
-        await self._ask(
-            "save",
-            [stream.type for stream in streams],
-            [stream.id for stream in streams],
-            [snapshot.version for snapshot in snapshots],
-            [snapshot.position for snapshot in snapshots],
-            [snapshot.schema for snapshot in snapshots],
-            [snapshot.state for snapshot in snapshots],
-        )
+        if snapshots:
+            rows = [(*stream, *rest) for stream, *rest in snapshots]
+            await self._ask("save", *zip(*rows, strict=True))
 
     async def sweep_requests(self, age: timedelta, limit: int) -> int:
         return int((await self._ask("sweep_requests", age, limit))[0][0])
@@ -310,8 +322,8 @@ async def append(connection: Connection, batch: Batch) -> Appended | Conflict:
     try:
         return await (_append_all if batch.statements else _append)(connection, batch)
     except REFUSED as error:
-        if isinstance(error, asyncpg.UniqueViolationError) and error.constraint_name == _POSITIONS:
-            return Conflict(forked=True)  # there are events beyond the head: it was set back
+        if isinstance(error, asyncpg.UniqueViolationError) and error.constraint_name in _BEYOND_THE_HEAD:
+            return Conflict(forked=True)
         refuse_batch(batch)
         raise
 
@@ -332,7 +344,7 @@ async def _append(connection: Connection, batch: Batch) -> Appended | Conflict:
     try:
         row = await connection.fetchrow(QUERIES["append"], batch.recorded_at, *rows, *tip, *proof)
     except asyncpg.PostgresError as error:
-        if error.constraint_name != _POSITIONS and (added := refused(error)):
+        if error.constraint_name not in _BEYOND_THE_HEAD and (added := refused(error)):
             refuse_batch(batch)
             raise added from error
         raise
@@ -367,7 +379,3 @@ async def seal(connection: Connection, log: PostgresLog, limit: int) -> int:
         proof = summed(event_digests(events[: upto - first + 1]))
         await connection.execute(QUERIES["seal_events"], first, upto, *proof)
         return upto - first + 1
-
-
-def _is_related(event: Recorded, correlations: Sequence[str], causes: Sequence[str]) -> bool:
-    return event.metadata.correlation_id in correlations or event.metadata.causation_id in causes

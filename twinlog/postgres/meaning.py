@@ -59,7 +59,7 @@ _POOLER = (
 )
 _RIGHTS = ("this user lacks a right", "grant it, or use the owner of the database")
 _MISFIT = (
-    "the database does not have what this program's statements name",
+    "the database does not have what this program's statements name, or has it otherwise",
     "run the program that it was made for, or correct the user's search_path or its right to use the schema",
 )
 
@@ -122,8 +122,10 @@ RULES: Sequence[Rule] = (
     Rule("42501", Meaning.MISCONFIGURATION, "a policy hides rows from this user",
          "give it BYPASSRLS, or disable row-level security of the table", text="check_enable_rls"),
     Rule("42501", Meaning.MISCONFIGURATION, *_RIGHTS, reconnect=True),
+    Rule("42702", Meaning.MISCONFIGURATION, *_MISFIT, reconnect=True),
     Rule("42703", Meaning.MISCONFIGURATION, *_MISFIT, reconnect=True),
     Rule("42704", Meaning.MISCONFIGURATION, *_MISFIT, reconnect=True),
+    Rule("42804", Meaning.MISCONFIGURATION, *_MISFIT, reconnect=True),
     Rule("42883", Meaning.MISCONFIGURATION, *_MISFIT, reconnect=True),
     Rule("42P10", Meaning.MISCONFIGURATION, "an index that a statement needs is gone or not whole",
          "`twinlog audit` says which one, and how to make it again"),

@@ -181,8 +181,25 @@ async def missing(
     connection: asyncpg.Connection, package: str
 ) -> tuple[Sequence[Migration], Sequence[Function]]:
     """The same, as it would be applied, in order."""
-    stored_as = _STORED_AS.get(package, package)
-    return await _missing(connection, stored_as, migrations(package), functions(package))
+    stored_as, known = _STORED_AS.get(package, package), migrations(package)
+    # The column is younger than the table.
+    breaking = "coalesce((to_jsonb(t) ->> 'breaking')::boolean, false)"
+    columns = f"version, checksum, name, {breaking}"
+    rows = {row[0]: row for row in await _stored(connection, "schema_migrations", columns, stored_as)}
+    for version, _, name, breaks in rows.values():
+        if breaks and version > known[-1].version:
+            raise NewerSchema(found=name, known=known[-1].name)
+    applied = {version: row[1] for version, row in rows.items()}
+    for migration in known:
+        accepted = (None, migration.checksum, _EARLIER.get((stored_as, migration.version)))
+        if applied.get(migration.version) not in accepted:
+            raise ChangedMigration(name=migration.name)
+    stored = await _stored(connection, "schema_functions", "name, revision", stored_as)
+    revisions = dict(map(tuple, stored))
+    return (
+        [migration for migration in known if migration.version not in applied],
+        [function for function in functions(package) if function.revision > revisions.get(function.name, 0)],
+    )
 
 
 async def _create_missing(connection: asyncpg.Connection, package: str) -> None:
@@ -232,29 +249,6 @@ async def apply(connection: asyncpg.Connection, migration: Migration | Function)
         if rule and rule.meaning is not Meaning.DEFECT and (error.sqlstate or "")[:2] != "42":
             raise
         raise MigrationFailed(name=migration.title, why=reason(error)) from error
-
-
-async def _missing(
-    connection: asyncpg.Connection, package: str, known: Sequence[Migration], named: Sequence[Function]
-) -> tuple[list[Migration], list[Function]]:
-    """What the database does not have yet. Raises ChangedMigration and NewerSchema."""
-    # The column is younger than the table.
-    breaking = "coalesce((to_jsonb(t) ->> 'breaking')::boolean, false)"
-    columns = f"version, checksum, name, {breaking}"
-    rows = {row[0]: row for row in await _stored(connection, "schema_migrations", columns, package)}
-    for version, _, name, breaks in rows.values():
-        if breaks and version > known[-1].version:
-            raise NewerSchema(found=name, known=known[-1].name)
-    applied = {version: row[1] for version, row in rows.items()}
-    for migration in known:
-        accepted = (None, migration.checksum, _EARLIER.get((package, migration.version)))
-        if applied.get(migration.version) not in accepted:
-            raise ChangedMigration(name=migration.name)
-    revisions = dict(map(tuple, await _stored(connection, "schema_functions", "name, revision", package)))
-    return (
-        [migration for migration in known if migration.version not in applied],
-        [function for function in named if function.revision > revisions.get(function.name, 0)],
-    )
 
 
 async def _stored(connection: asyncpg.Connection, table: str, columns: str, package: str) -> list[Any]:

@@ -19,14 +19,9 @@ from twinlog.postgres.codecs import Connection
 from twinlog.postgres.database import SESSION, connect, connected
 from twinlog.postgres.loading import metadata_of
 from twinlog.postgres.meaning import outages
+from twinlog.postgres.named_queries import QUERIES
 from twinlog.postgres.repair import databases
 from twinlog.postgres.urls import database_url
-
-_READ = """
-SELECT position, stream_type, stream_id, version, event_id, type, payload, metadata, partition_key, tag,
-       least(greatest(recorded_at, '0001-01-02 00:00Z'), '9999-12-30 00:00Z') AS recorded_at, extra
-  FROM events WHERE position > $1 ORDER BY position LIMIT $2
-"""
 
 
 class ReadEvent(Recorded):
@@ -56,7 +51,7 @@ class FastReader:
 
     async def _table(self, after: int, limit: int) -> Sequence[Recorded]:
         with outages():
-            rows = await self._connection.fetch(_READ, after, limit)
+            rows = await self._connection.fetch(QUERIES["read"], after, limit)
         # As the classes would, without their calls: a rebuild makes millions.
         log, make, event, stream = self._log, tuple.__new__, ReadEvent, StreamId
         return [

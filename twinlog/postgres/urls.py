@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
 
+from twinlog.log.hosts import check_host, check_port
+
 _PORT = 5432
-_HIGHEST_PORT = 65535
 
 
 def check_url(url: str) -> None:
@@ -15,29 +16,26 @@ def check_url(url: str) -> None:
         raise ValueError("must start with postgresql://")
     if parts.fragment or parts.netloc.count("@") > 1 or parts.path.count("/") > 1:
         raise ValueError("must have its password percent-encoded (@ is %40, # is %23, / is %2F, ? is %3F)")
-    for host in _hosts(url):
-        check_port(host)
+    query = {}
     if parts.query:
         try:
-            parse_qs(parts.query, strict_parsing=True)
+            query = parse_qs(parts.query, strict_parsing=True)
         except ValueError:
             raise ValueError("must have name=value&name=value after the ?") from None
-
-
-def check_port(host: str) -> None:
-    """Raises ValueError where a host is followed by something that is no port."""
-    _, colon, port = host.rpartition("]")[2].partition(":")
-    if colon and not (port.isascii() and port.isdigit() and 0 < int(port) <= _HIGHEST_PORT):
-        raise ValueError(
-            f"must have a port from 1 to {_HIGHEST_PORT}, or none; special characters of a password are percent-encoded"
-        )
+    for hosts in (_hosts(url), *(each.split(",") for each in query.get("host", []))):
+        for host in hosts:
+            check_host(host)
+    for ports in query.get("port", []):
+        for port in ports.split(","):
+            check_port(port)
 
 
 def address_of(url: str) -> str:
     """host:port of the server, or of several servers, separated by commas."""
     query = parse_qs(urlsplit(url).query)
-    hosts = _hosts(url) or query.get("host", ["localhost"])[-1].split(",")
-    port = query.get("port", [str(_PORT)])[-1]
+    named = _hosts(url)
+    hosts = named or query.get("host", ["localhost"])[-1].split(",")
+    port = str(_PORT) if named else query.get("port", [str(_PORT)])[-1]  # asyncpg heeds it only then
     return ",".join(host if ":" in host.rpartition("]")[2] else f"{host}:{port}" for host in hosts)
 
 

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from twinlog.log.view_build import Build
 from twinlog.log.view_builds import (
     KEPT_SECONDS,
     BuildGone,
@@ -18,6 +17,7 @@ from twinlog.log.view_builds import (
     Rows,
     SetAsideMeanwhile,
 )
+from twinlog.log.view_store import Build
 from twinlog.model.row_changes import Before, Crossing, Mark, Marks
 from twinlog.model.view import AnyView
 from twinlog.postgres.codecs import Connection
@@ -172,7 +172,9 @@ class ViewBuilds:
             few = f"SELECT count(*) FROM (SELECT FROM {name} LIMIT {_FEW + 1})"
             try:
                 counted = int(await connection.fetchval(few))
-                return counted if counted <= _FEW else await self._estimated(connection, name)
+                if counted <= _FEW:
+                    return counted
+                return max(_FEW, int(await connection.fetchval(self._queries["estimated_rows"], name)))
             except asyncpg.UndefinedTableError:  # dropped since it was looked up
                 return None
 
@@ -186,9 +188,6 @@ class ViewBuilds:
             return await work(connection)
 
         return await on_connection(self.pool, at_home)
-
-    async def _estimated(self, connection: Connection, name: str) -> int:
-        return max(_FEW, int(await connection.fetchval(self._queries["estimated_rows"], name)))
 
 
 async def builds_in(pool: Pool) -> Sequence[Build]:

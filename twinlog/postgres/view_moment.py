@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from twinlog.log.view_build import Build
-from twinlog.log.view_builds import LiveBuilds
+from twinlog.log.view_store import Build
 from twinlog.model.errors import Unavailable
 from twinlog.model.row_changes import Crossing, Mark, Marks, Note, Noted
 from twinlog.model.view import AnyView
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.view_builds import crossing_of, differing, table_of
 
-
-class ReadsBuilds(Protocol):
-    """Views, with the builds that are read at the moment."""
-
-    live: LiveBuilds
-
-    async def read_rows(
-        self, connection: Connection, view: AnyView, keys: Sequence[str]
-    ) -> Mapping[str, Any]:
-        """The rows of a view with these keys."""
-
-    def text_of(self, query: str) -> str:
-        """The statement of a named query."""
-
-    def table_read(self, view: AnyView) -> str:
-        """The name of the table that is read of a view."""
+if TYPE_CHECKING:
+    from twinlog.postgres.views import PostgresViews
 
 
 _PAGE = 200
@@ -41,7 +26,7 @@ _END = Mark(2**63 - 1)
 class PostgresMoment:
     """A read-only transaction in which every statement sees the same."""
 
-    def __init__(self, connection: Connection, queries: Mapping[str, str], views: ReadsBuilds) -> None:
+    def __init__(self, connection: Connection, queries: Mapping[str, str], views: PostgresViews) -> None:
         self._connection = connection
         self._queries = queries
         self._views = views

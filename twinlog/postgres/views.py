@@ -14,9 +14,8 @@ import asyncpg
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
 from twinlog.log.system import seconds_passed
-from twinlog.log.view_build import Build
 from twinlog.log.view_builds import SURE_SECONDS, LiveBuilds
-from twinlog.log.view_store import ViewMoment
+from twinlog.log.view_store import Build, ViewMoment
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.forms import Form, Forms, one, refuse_other
 from twinlog.model.row_changes import NO_ROWS, NotedViews

@@ -16,14 +16,13 @@ from twinlog.model.saga_list import NOT_ENDED, ChosenSagas, SagaRow, saga_change
 from twinlog.rpc import freshness, tokens
 from twinlog.rpc.commands import Commands
 from twinlog.rpc.context import Context, Incoming, call_metadata, time_left
-from twinlog.rpc.errors import CODES, status_of
-from twinlog.rpc.failures import failure_of
+from twinlog.rpc.errors import CODES, failure_of, status_of
 from twinlog.rpc.handlers import Behavior, Method, Middleware
 from twinlog.rpc.host import Limits, Server, serve
+from twinlog.rpc.logged_event import decoded
 from twinlog.rpc.moments import as_of, moment_of
 from twinlog.rpc.paging import PageTokens
 from twinlog.rpc.past import Past
-from twinlog.rpc.payloads import decoded
 from twinlog.rpc.read_model import ReadModel
 from twinlog.rpc.registrations import Registration
 from twinlog.rpc.saga_operations import FindSagas, FoundSaga, SagaOperations

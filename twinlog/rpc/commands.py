@@ -16,10 +16,9 @@ from google.protobuf.message import Message
 from twinlog.log.history import LogHistory
 from twinlog.log.past import NOW, Moment
 from twinlog.log.ports import Log
-from twinlog.log.requests import Request, refuse_reply
 from twinlog.log.streams import beginning, fold
 from twinlog.log.transaction import Transaction
-from twinlog.log.units import StreamRef
+from twinlog.log.units import Request, StreamRef, refuse_reply
 from twinlog.log.unreadable import Unreadable
 from twinlog.log.writer import Writer
 from twinlog.model.aggregate import Aggregate, AnyAggregate

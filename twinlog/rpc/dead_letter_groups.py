@@ -7,10 +7,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from twinlog.consume.listed import Listed
-from twinlog.consume.parked_times import trend
+from twinlog.consume.listed import Listed, trend
 from twinlog.model.times import timestamp
 from twinlog.v1 import dead_letter_service_pb2 as pb
+
+_MOST = 1_000
+"""Each may have words of its own, as where an error names an id, and an answer has to fit into a message."""
+
+
+class _Key(NamedTuple):
+    consumer: str
+    error_type: str
+    error: str
 
 
 class Group(NamedTuple):
@@ -30,22 +38,25 @@ class Group(NamedTuple):
 
 
 def in_groups(listed: Sequence[Listed]) -> list[Group]:
-    """By consumer, kind of error and error; the largest first."""
-    groups: defaultdict[tuple[str, str, str], list[Listed]] = defaultdict(list)
+    """By consumer, kind of error and error; the largest first. Of very many, the rest are together by kind."""
+    groups: defaultdict[_Key, list[Listed]] = defaultdict(list)
     held_up_by = {one.lane: _group(one) for one in listed if one.is_first}
-    behind: Counter[tuple[str, str, str]] = Counter()
+    behind: Counter[_Key] = Counter()
     for one in listed:
         groups[_group(one)].append(one)
         behind[held_up_by[one.lane]] += not one.is_first
+    for group in sorted(groups, key=lambda group: -len(groups[group]))[_MOST:]:
+        rest = _Key(group.consumer, group.error_type, "")
+        if rest != group:
+            groups[rest] += groups.pop(group)
+            behind[rest] += behind.pop(group)
     return [
         Group(
             found,
             pb.DeadLetterGroup(
-                consumer=group[0],
-                error_type=group[1],
-                error=group[2],
+                **group._asdict(),
                 count=len(found),
-                first=found[0].address,
+                first=min(found, key=lambda one: one.letter.position).address,
                 behind=behind[group],
             ),
         )
@@ -53,5 +64,5 @@ def in_groups(listed: Sequence[Listed]) -> list[Group]:
     ]
 
 
-def _group(one: Listed) -> tuple[str, str, str]:
-    return (one.consumer.name, one.letter.error_type, one.letter.error)
+def _group(one: Listed) -> _Key:
+    return _Key(one.consumer.name, one.letter.error_type, one.letter.error)

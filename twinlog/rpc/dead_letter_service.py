@@ -18,9 +18,8 @@ from twinlog.model.schema import Schema
 from twinlog.model.times import timestamp
 from twinlog.rpc import Context, call_metadata
 from twinlog.rpc.dead_letter_groups import Group, in_groups
-from twinlog.rpc.logged_event import read_as
+from twinlog.rpc.logged_event import decoded, read_as
 from twinlog.rpc.paging import PageTokens
-from twinlog.rpc.payloads import decoded
 from twinlog.rpc.validation import Checks, normal_id
 from twinlog.v1 import dead_letter_service_pb2 as pb
 from twinlog.v1.dead_letter_service_pb2_grpc import DeadLetterServiceServicer

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 from math import inf
+from types import FrameType
 from typing import Any, NamedTuple, Never
 
 import grpc
@@ -19,12 +20,11 @@ from google.rpc.status_pb2 import Status
 
 from twinlog.model.errors import InvalidArgument, Overloaded, Unavailable, Unimplemented
 from twinlog.rpc.context import Context
-from twinlog.rpc.errors import DETAILS_KEY, status_of
-from twinlog.rpc.failures import failure_of
+from twinlog.rpc.errors import DETAILS_KEY, failure_of, status_of
 from twinlog.rpc.gates import Gate
 from twinlog.rpc.gone import ClientGone
-from twinlog.rpc.nul import refuse_nul
 from twinlog.rpc.streams import Stream, StreamLimits, Streams, TooManyStreams
+from twinlog.rpc.validation import refuse_nul
 
 Handler = Any
 """A grpc.RpcMethodHandler: a named tuple of a method's serializers and its behavior."""
@@ -52,10 +52,6 @@ What the behavior raises goes to the client as if the method had raised it; it s
 
 OnRefused = Callable[[str, str], None]
 """Called when a call is refused before it reaches any middleware, with the method's name and the error's reason."""
-
-
-def _nothing(_method: str, _reason: str) -> None:
-    pass
 
 
 class Stopping(Unavailable):
@@ -87,7 +83,7 @@ class Boundary:
         *,
         most_calls: float = inf,
         streams: StreamLimits | None = None,
-        on_refused: OnRefused = _nothing,
+        on_refused: OnRefused = lambda _method, _reason: None,
     ) -> None:
         """``middleware``: the first is the outermost; all are inside of the boundary. ``most_calls``: how many unary
         calls may be under way at once; ``streams``: the limits of response streams, by default the usual ones.
@@ -113,8 +109,8 @@ class Boundary:
         for put_around in reversed(self._middleware):
             behavior = put_around(Method(method, handler.response_streaming), behavior)
         if not handler.request_streaming:
-            decode = _checked(method, handler.request_deserializer, partial(self._on_refused, method))
-            behavior = _decoding(decode, behavior)
+            on_refused = partial(self._on_refused, method)
+            behavior = _checked(method, handler.request_deserializer, behavior, on_refused)
         gate = Gate()
         wrapped = (
             self._streaming(method, behavior)
@@ -238,21 +234,32 @@ class Boundary:
         await _abort(context, failure_of(error, method, self._domain))
 
 
-def _decoding(decode: Callable[[bytes], Any], behavior: Behavior) -> Behavior:
-    """The method, given bytes: to malformed ones gRPC itself would answer UNKNOWN, and give no reason."""
-    return lambda data, context: behavior(decode(data), context)
+_CALLS = tuple(f"{method.__qualname__}.<locals>.call" for method in (Boundary._unary, Boundary._streaming))
+
+
+def call_in(frames: Sequence[FrameType]) -> tuple[str, float | None] | None:
+    """The method that a task's frames serve, and since when where that is known, by the loop's time; or None.
+
+    The frames are looked at, since to count calls one by one would cost every call.
+    """
+    for frame in frames:
+        if frame.f_code.co_qualname in _CALLS:
+            stream = frame.f_locals.get("stream")
+            return str(frame.f_locals["method"]), stream.began if isinstance(stream, Stream) else None
+    return None
 
 
 def _checked(
-    method: str, deserializer: Callable[[bytes], Any], on_refused: Callable[[str], None]
-) -> Callable[[bytes], Any]:
-    """Gives the request of a method, or raises InvalidArgument.
+    method: str, deserializer: Callable[[bytes], Any], behavior: Behavior, on_refused: Callable[[str], None]
+) -> Behavior:
+    """The method, given bytes, whose request is refused as InvalidArgument where it is malformed: gRPC itself would
+    answer UNKNOWN, and give no reason.
 
     Texts of the library's own requests go into its queries. What another service takes in its texts is up to that.
     """
     ours = method.startswith(OURS)
 
-    def decode(data: bytes) -> Any:
+    def checked(data: bytes, context: Context) -> Any:
         try:
             request = deserializer(data)
             if ours:
@@ -263,9 +270,9 @@ def _checked(
         except InvalidArgument as error:
             on_refused(error.reason)
             raise
-        return request
+        return behavior(request, context)
 
-    return decode
+    return checked
 
 
 async def _write_all(

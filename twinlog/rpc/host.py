@@ -125,9 +125,8 @@ async def serve(
         yield Server(bound)
     finally:
         checker.stop()
-        crowd.end_streams()
-        operators.end_streams()
-        reflecting.end_streams()
+        for each in (crowd, operators, reflecting):
+            each.end_streams()
         await asyncio.gather(*(each.hold_calls(lambda: acceptor.waiting) for each in (crowd, operators)))
         stopped = asyncio.ensure_future(acceptor.stop(limits.grace))
         await asyncio.sleep(_GOODBYE_SECONDS)

@@ -104,6 +104,10 @@ class Inspected:
         """Those of the aggregates that are sagas."""
         return [each.name for each in self.aggregates if isinstance(each.initial, SagaInstance)]
 
+    def aggregate(self, name: str) -> AnyAggregate | None:
+        """The one of a name; None: the service does not declare it."""
+        return next((each for each in self.aggregates if each.name == name), None)
+
     async def logs(self, patience: Patience) -> list[pb.LogDescription]:
         """The own log first, then those that are followed, by name. Raises Unavailable, where the database is away."""
         twins = {each.consumer.source: each.twin for each in self.followed}

@@ -8,6 +8,7 @@ from datetime import UTC
 from functools import partial
 
 import twinlog
+from twinlog._aio.tasks import to_its_end
 from twinlog.log import scan
 from twinlog.log.past import Moment
 from twinlog.log.ports import Log, ReadRequest
@@ -16,7 +17,6 @@ from twinlog.log.streams import beginning
 from twinlog.log.time_travel import StillFolding, TimeTravel
 from twinlog.log.transaction import Entry
 from twinlog.log.unreadable import Unreadable
-from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import NotFound
 from twinlog.model.event import Recorded, StreamId
 from twinlog.model.schema import Schema
@@ -36,9 +36,13 @@ from twinlog.v1.inspection_pb2_grpc import InspectionServiceServicer
 _LIMIT, _MOST_EVENTS = 1_000, 10_000
 _NEWEST, _MOST_NEWEST = 100, 1_000
 _MOST_CHANGES = 1_000
+_MOST_BYTES = 1_500_000
+"""Of events in one message: gRPC's clients take 4 MiB."""
 _MOST_SECONDS = 5.0
 """How long a call without a deadline waits for the process's servers."""
 _LOOK_EVERY_SECONDS = 0.25
+_LOOKS_APART_SECONDS = 0.1
+"""The least time between two looks of those who follow a log: they share them, however many they are."""
 _NO_END = 2**63 - 1
 
 
@@ -60,6 +64,7 @@ class InspectionService(InspectionServiceServicer):
     def __init__(self, inspected: Inspected) -> None:
         self._inspected = inspected
         self._log = inspected.log
+        self._head = _Head(inspected.log)
         codecs = StateCodecs(inspected.schema, inspected.personal)
         self._past = TimeTravel(inspected.log, inspected.schema, codecs)
         self._logged = partial(logged, schema=inspected.schema)
@@ -108,7 +113,7 @@ class InspectionService(InspectionServiceServicer):
         if not (request.follow and reading.complete):
             yield pb.ReadLogResponse(position=reading.position, complete=reading.complete)
             return
-        async for event in reading.to_come(request.upto or _NO_END):
+        async for event in reading.to_come(request.upto or _NO_END, self._head):
             yield pb.ReadLogResponse(event=self._logged(event), position=event.position)
 
     async def GetStream(self, request: pb.GetStreamRequest, context: Context) -> pb.GetStreamResponse:
@@ -130,7 +135,8 @@ class InspectionService(InspectionServiceServicer):
         if not slice.events:
             raise StreamNotFound(log=self._log.name, stream=str(stream))
         response.version = version
-        response.events.extend(map(self._logged, slice.events))
+        response.events.extend(self._newest(slice.events))
+        events = slice.events[-len(response.events) :]
         _show(found, request, response)
         await asyncio.sleep(0)
         try:
@@ -138,7 +144,7 @@ class InspectionService(InspectionServiceServicer):
                 await self._compare(stream, since, found, until, response)
             if request.with_states and not response.folded:
                 whole = not request.changes_only
-                for step in await self._states(stream, slice.events, until, whole=whole):
+                for step in await self._states(stream, events, until, whole=whole):
                     response.states.append(step)  # copied, as is all of it once more when it is sent
                     await asyncio.sleep(0)
         except StillFolding as still:
@@ -155,6 +161,17 @@ class InspectionService(InspectionServiceServicer):
         limit = _bounded(checks, "limit", request.limit, _LIMIT, _MOST_EVENTS)
         async for response in correlated_events(self._log, request, limit, checks, self._logged):
             yield response
+
+    def _newest(self, events: Sequence[Recorded]) -> Sequence[pb.LoggedEvent]:
+        """As many of the newest events as fit into a message beside the rest, and one at least."""
+        found: list[pb.LoggedEvent] = []
+        left = _MOST_BYTES
+        for event in reversed(events):
+            left -= (one := self._logged(event)).ByteSize()
+            if found and left < 0:
+                break
+            found.append(one)
+        return found[::-1]
 
     async def _upto(self, stream: StreamId, request: pb.GetStreamRequest) -> int:
         """The version that is asked for; of now, the largest number. Raises StreamNotFound and StreamNotBegun."""
@@ -189,14 +206,11 @@ class InspectionService(InspectionServiceServicer):
         told, response.more_changes = await asyncio.to_thread(compare) if large else compare()
         response.changes.extend(told)
 
-    def _aggregate(self, stream: StreamId) -> AnyAggregate | None:
-        return next((each for each in self._inspected.aggregates if each.name == stream.type), None)
-
     async def _states(
         self, stream: StreamId, events: Sequence[Recorded], until: float | None, *, whole: bool
     ) -> Sequence[pb.StreamState]:
         """What each of the events changed, and came to; none where that cannot be shown."""
-        if (aggregate := self._aggregate(stream)) is None:
+        if (aggregate := self._inspected.aggregate(stream.type)) is None:
             return []
         version = events[0].version - 1
         before = beginning(aggregate)
@@ -212,7 +226,7 @@ class InspectionService(InspectionServiceServicer):
 
     async def _state(self, stream: StreamId, upto: int, until: float | None) -> tuple[int, Entry | str]:
         """The version of a stream and what it comes to, or why that is not known. Raises StillFolding."""
-        aggregate = self._aggregate(stream)
+        aggregate = self._inspected.aggregate(stream.type)
         if aggregate is None:
             why = f"aggregate {stream.type} is not among those that this service declares"
             return await self._version(stream, upto), why
@@ -260,6 +274,22 @@ def _until(checks: Checks, request: pb.GetStreamRequest) -> float | None:
     return asyncio.get_running_loop().time() + within.total_seconds()
 
 
+class _Head:
+    """The head of a log for all who follow it."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._look: asyncio.Future[int] | None = None
+        self._next = 0.0
+
+    async def now(self) -> int:
+        """As of 0.1 s ago, or later. Raises Unavailable."""
+        time = asyncio.get_running_loop().time()
+        if self._look is None or (self._look.done() and time >= self._next):
+            self._look, self._next = asyncio.ensure_future(self._log.head()), time + _LOOKS_APART_SECONDS
+        return await to_its_end(self._look)
+
+
 class _Reading:
     """One look through the log, and how far it came."""
 
@@ -294,10 +324,10 @@ class _Reading:
                 self.complete = False
                 return
 
-    async def to_come(self, upto: int) -> AsyncIterator[Recorded]:
+    async def to_come(self, upto: int, head: _Head) -> AsyncIterator[Recorded]:
         """Events as they are committed, until the caller has enough."""
         while self.position < upto:
-            end = min(await self._log.head(), upto)
+            end = min(await head.now(), upto)
             async for page in scan.pages(self._log, self._wanted, self.position, end):
                 for event in page.events:
                     yield event

@@ -1,14 +1,18 @@
-"""An event of a log as twinlog.v1.InspectionService shows it."""
+"""An event of a log, and payloads of any type, as clients without the type's descriptor can read them."""
 
 from __future__ import annotations
 
-from google.protobuf.message import Message
+import json
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.struct_pb2 import Struct
 
 from twinlog.model.errors import UndecodableEvent, UnknownEventType
 from twinlog.model.event import Recorded
+from twinlog.model.messages import message_class
 from twinlog.model.schema import Schema
 from twinlog.model.times import timestamp
-from twinlog.rpc.payloads import decoded
 from twinlog.v1 import inspection_pb2 as pb
 
 
@@ -47,6 +51,22 @@ def read_as(event: Recorded, schema: Schema) -> pb.ReadAs | None:
     if [*map(_stored, messages)] == [(event.type, event.payload)]:
         return None
     return pb.ReadAs(events=[_today(message) for message in messages])
+
+
+def decoded(type_name: str, payload: bytes) -> tuple[str, Struct]:
+    """The protobuf JSON of a payload, as text and as an object; a value that is no object is its field "value".
+
+    64-bit integers are strings, as protobuf JSON has them. Both are empty where the type, or the type in a
+    google.protobuf.Any inside, is unknown to this process, or where the bytes are none of it.
+    """
+    struct = Struct()
+    try:
+        message = message_class(type_name).FromString(payload)
+        value = MessageToDict(message, preserving_proto_field_name=True)
+    except (KeyError, DecodeError, TypeError):
+        return "", struct
+    struct.update(value if isinstance(value, dict) else {"value": value})
+    return json.dumps(value), struct
 
 
 def _stored(message: Message) -> tuple[str, bytes]:

@@ -19,9 +19,8 @@ from typing import Any, Protocol, TypeVar
 
 from twinlog.consume import Consumer
 from twinlog.consume.projection import Projection
-from twinlog.log.view_build import consumer_of
 from twinlog.log.view_builds import RebuildableStore
-from twinlog.log.view_store import NotingViewStore, ViewStore
+from twinlog.log.view_store import NotingViewStore, ViewStore, consumer_of
 from twinlog.model.errors import Unavailable
 from twinlog.model.forms import NAME, SECONDS, Form, Forms, optional, refuse, refuse_other, several, shown
 from twinlog.model.row_changes import NotedViews

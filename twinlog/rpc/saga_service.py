@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 
@@ -17,7 +19,6 @@ from twinlog.rpc.context import Context, time_left
 from twinlog.rpc.moments import moment_of
 from twinlog.rpc.owners import Owners
 from twinlog.rpc.paging import Page, PageTokens
-from twinlog.rpc.saga_counts import SagaCounts
 from twinlog.rpc.saga_mapping import listed
 from twinlog.rpc.saga_operations import FindSagas, FoundSaga, Order, SagaOperations
 from twinlog.rpc.validation import Checks, normal_id
@@ -26,6 +27,10 @@ from twinlog.v1.saga_service_pb2_grpc import SagaServiceServicer
 
 _ASK_SECONDS = 2.0
 """How long each question to another service may take."""
+_SHARE = 20
+"""A count is kept for so many times as long as it took: counting takes 5 % of the time at most."""
+_MOST_KEPT = 100
+_Key = tuple[frozenset[int], bytes]
 R = TypeVar("R", bound=Message)
 
 
@@ -40,7 +45,7 @@ class SagaService(SagaServiceServicer):
         self._owners = owners
         self._pages = pages
         self._clock = clock
-        self._counts = SagaCounts(sagas)
+        self._counts = _Counts(sagas)
 
     async def ListSagas(self, request: pb.ListSagasRequest, context: Context) -> pb.ListSagasResponse:
         checks = Checks()
@@ -160,3 +165,30 @@ class SagaService(SagaServiceServicer):
     def _named(self, checks: Checks, field: str, saga: str) -> None:
         if saga not in self._operations.sagas:
             checks.violate(field, f"is none of {', '.join(sorted(self._operations.sagas))}")
+
+
+class _Count(NamedTuple):
+    number: int
+    until: float
+
+
+class _Counts:
+    """How many sagas of a list there are: counted again only after some time, where counting takes long."""
+
+    def __init__(self, sagas: SagaList) -> None:
+        self._list = sagas
+        self._kept: OrderedDict[_Key, _Count] = OrderedDict()
+
+    async def of(self, chosen: ChosenSagas, asked: pb.SagaFilter) -> int:
+        """How many sagas are chosen; ``asked``: the filter that says so, for which the count is kept."""
+        key = (frozenset(map(int, chosen.statuses)), asked.SerializeToString(deterministic=True))
+        began = time.monotonic()
+        kept = self._kept.get(key)
+        if kept and began < kept.until:
+            return kept.number
+        number = (await self._list.select(chosen, 1)).total
+        now = time.monotonic()
+        self._kept[key] = _Count(number, now + _SHARE * (now - began))
+        while len(self._kept) > _MOST_KEPT:
+            self._kept.popitem(last=False)
+        return number

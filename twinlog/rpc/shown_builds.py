@@ -8,9 +8,11 @@ from typing import NamedTuple
 from twinlog.consume.projection import Projection
 from twinlog.consume.view_builds import Declared, ViewBuilds
 from twinlog.log.twin import Counting, Twin, TwinDamaged, TwinMissing
-from twinlog.log.view_build import Build
+from twinlog.log.view_store import Build
 from twinlog.model.errors import Unavailable
+from twinlog.model.times import timestamp
 from twinlog.rpc.view_refusals import ViewBuildUnknown, ViewUnknown, ViewVersionUnknown
+from twinlog.v1 import view_service_pb2 as pb
 
 NEAR = 1_000
 """A build with fewer events ahead is ready."""
@@ -19,32 +21,9 @@ NEAR = 1_000
 class Standing(NamedTuple):
     """How far a build is in one log."""
 
-    log: str
-    consumer: str
-    position: int
-    head: int
+    told: pb.ViewBuildProgress
     ahead: int
     """Events in between that are wanted."""
-    dead_letters: int
-    problem: str
-
-
-class Shown(NamedTuple):
-    """A build, as it is now."""
-
-    build: Build
-    table: str
-    orphaned: bool
-    standings: Sequence[Standing]
-    rate: float
-    """Events a second, of late."""
-    rows: int | None = None
-    """About how many there are; None where that is not known."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether it is nearly as far as the streams."""
-        return bool(self.standings) and all(each.ahead <= NEAR for each in self.standings)
 
 
 class ShownBuilds:
@@ -88,7 +67,7 @@ class ShownBuilds:
             raise ViewVersionUnknown(view=declared.name, version=live.version if live else "?")
         return live
 
-    async def shown(self, declared: Declared, build: Build) -> Shown:
+    async def shown(self, declared: Declared, build: Build) -> pb.ViewBuild:
         """How far one is now."""
         stands = await declared.store.checkpoints()
         standings = [
@@ -96,10 +75,12 @@ class ShownBuilds:
             for projection, _ in declared.feeding(build.version)
             for consumer in [declared.consumers(build)[projection.source]]
         ]
-        table = f"{build.place}.{build.table}" if build.place else build.table
-        rate = sum(self._builds.rate(each.consumer) for each in standings)
-        rows = None if build.dropped else await declared.store.count_rows(build, build.table)
-        return Shown(build, table, build.version not in declared.versions, standings, rate, rows)
+        rate = sum(self._builds.rate(each.told.consumer) for each in standings)
+        shown = shown_build(build, standings, rate, orphaned=build.version not in declared.versions)
+        shown.table = f"{build.place}.{build.table}" if build.place else build.table
+        if not build.dropped and (rows := await declared.store.count_rows(build, build.table)) is not None:
+            shown.rows = rows
+        return shown
 
     async def _standing(self, projection: Projection, consumer: str, position: int) -> Standing:
         log = projection.source
@@ -113,4 +94,48 @@ class ShownBuilds:
         except (TwinMissing, TwinDamaged, Unavailable) as error:
             problem = problem or str(error)
         handler = self._builds.dead_letters(consumer)
-        return Standing(log, consumer, position, head, ahead, handler.count if handler else 0, problem)
+        told = pb.ViewBuildProgress(
+            log=log,
+            consumer=consumer,
+            position=position,
+            head=head,
+            dead_letters=handler.count if handler else 0,
+            problem=problem,
+        )
+        return Standing(told, ahead)
+
+
+def shown_build(
+    build: Build, standings: Sequence[Standing] = (), rate: float = 0.0, *, orphaned: bool = False
+) -> pb.ViewBuild:
+    """A build, as far as it is known without its table. ``rate``: events a second, of late."""
+    ahead = sum(each.ahead for each in standings)
+    handled, all_of_them = (sum(getattr(each.told, of) for each in standings) for of in ("position", "head"))
+    shown = pb.ViewBuild(
+        view=build.view,
+        build=build.number,
+        version=build.version,
+        state=_state(build, standings, orphaned),
+        begun_at=timestamp(build.begun_at),
+        progress=[each.told for each in standings],
+        percent=100.0 if not ahead else min(99.9, 100 * handled / max(1, all_of_them)),
+        events_per_second=rate,
+        seconds_left=0.0 if not ahead else ahead / rate if rate > 0 else -1.0,
+        share=build.share,
+    )
+    if build.live_since:
+        shown.live_since.CopyFrom(timestamp(build.live_since))
+    if build.live_until:
+        shown.live_until.CopyFrom(timestamp(build.live_until))
+    return shown
+
+
+def _state(build: Build, standings: Sequence[Standing], orphaned: bool) -> pb.ViewBuildState.ValueType:
+    if build.dropped:
+        return pb.VIEW_BUILD_STATE_DROPPED
+    if build.live:
+        return pb.VIEW_BUILD_STATE_LIVE
+    if orphaned:
+        return pb.VIEW_BUILD_STATE_ORPHANED
+    ready = bool(standings) and all(each.ahead <= NEAR for each in standings)
+    return pb.VIEW_BUILD_STATE_READY if ready else pb.VIEW_BUILD_STATE_FILLING

@@ -66,7 +66,7 @@ class SnapshotService(SnapshotServiceServicer):
     ) -> AsyncIterator[pb.RebuildSnapshotsResponse]:
         checks = Checks()
         type, id = _stream(checks, request.stream)
-        aggregate = self._aggregate(type)
+        aggregate = self._inspected.aggregate(type)
         if type and aggregate is None:
             names = ", ".join(sorted(each.name for each in self._inspected.aggregates))
             checks.violate("stream", f"must be of an aggregate that this service declares: {names or 'none'}")
@@ -105,7 +105,7 @@ class SnapshotService(SnapshotServiceServicer):
     def _stale(self, kept: KeptSnapshot) -> str:
         if not kept.of_this_history:
             return "the log has another event at this version, or none"
-        aggregate = self._aggregate(kept.stream.type)
+        aggregate = self._inspected.aggregate(kept.stream.type)
         if aggregate is None:
             return "the service does not declare its aggregate"
         if self._codecs.schema(aggregate).removesuffix(SEALED_STATE) != kept.schema.removesuffix(
@@ -117,9 +117,6 @@ class SnapshotService(SnapshotServiceServicer):
         if kept.version % aggregate.keep_every:
             return f"its aggregate keeps one at every {aggregate.keep_every} versions"
         return ""
-
-    def _aggregate(self, name: str) -> AnyAggregate | None:
-        return next((each for each in self._inspected.aggregates if each.name == name), None)
 
     @property
     def _store(self) -> KeepsSnapshots:

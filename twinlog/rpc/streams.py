@@ -133,7 +133,9 @@ class Streams:
             self._end(stream, WatchAgain(why=f"after {limit:.0f} s without a message"))
 
     def _end(self, stream: Stream, why: TwinlogError) -> None:
-        self._uncount(stream)
+        # One whose client does not read goes on for as long as that, and must not make room for others like it.
+        if not stream.writing or self._limits.oldest_gives_way:
+            self._uncount(stream)
         stream.end(why)
 
     def _uncount(self, stream: Stream) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from twinlog.model import causal_order
+
 
 class Told(Protocol):
     """An event as the row of a timeline has it."""
@@ -29,22 +31,6 @@ E = TypeVar("E", bound=Told)
 
 def causes_first(rows: Sequence[E]) -> list[E]:
     """By time, but never an event before its cause or before an earlier one of its log, whatever clocks say."""
-    waiting = sorted(rows, key=lambda row: (row.recorded_at, row.log, row.position))
-    addresses = {f"{row.log}/{row.position}" for row in waiting}
-    ordered: list[E] = []
-    placed: set[str] = set()
-    while waiting:
-        least = {log: min(r.position for r in waiting if r.log == log) for log in {r.log for r in waiting}}
-        row = next(
-            (
-                row
-                for row in waiting
-                if row.position == least[row.log]
-                and (row.causation_id in placed or row.causation_id not in addresses)
-            ),
-            waiting[0],
-        )
-        waiting.remove(row)
-        placed.add(f"{row.log}/{row.position}")
-        ordered.append(row)
-    return ordered
+    return causal_order.causes_first(
+        rows, lambda row: causal_order.Place(row.recorded_at, row.log, row.position, row.causation_id)
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from enum import Enum
 from functools import cache
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.type.money_pb2 import Money as MoneyMessage
 
 from twinlog.model.errors import InvalidArgument
@@ -199,6 +200,25 @@ def normal_id(text: str) -> str:
     """A UUID in its normal spelling, lower case; any other text as it is."""
     normal = text.lower()
     return normal if _UUID.fullmatch(normal) else text
+
+
+def refuse_nul(request: Message, data: bytes) -> None:
+    """Raises InvalidArgument, which names every text of the request with a NUL character: protobuf takes them, Postgres
+    refuses them, and so they can find nothing. ``data``: the request's bytes."""
+    if b"\0" in data and (wrong := dict.fromkeys(_with_nul(request), "has a NUL character; leave it out")):
+        raise InvalidArgument(wrong)
+
+
+def _with_nul(value: Any, path: str = "") -> Iterator[str]:
+    match value:
+        case str() if "\0" in value:
+            yield path
+        case Message():
+            for field, inner in value.ListFields():
+                yield from _with_nul(inner, f"{path}.{field.name}".lstrip("."))
+        case Sequence() if not isinstance(value, str | bytes):
+            for each in value:
+                yield from _with_nul(each, path)
 
 
 def _uuid_violation(value: str) -> str:

@@ -11,13 +11,12 @@ import structlog
 
 from twinlog.consume.view_builds import SUBJECT, Declared, ViewBuilds
 from twinlog.log.twin import Twin
-from twinlog.log.view_build import Build, consumer_of
 from twinlog.log.view_builds import Comparison, RebuildUnderWay, SetAsideMeanwhile
-from twinlog.log.view_store import NotingViewStore, ViewMoment
+from twinlog.log.view_store import Build, NotingViewStore, ViewMoment, consumer_of
 from twinlog.model.errors import Unavailable
 from twinlog.model.row_changes import Crossing
 from twinlog.rpc.freshness import Messages
-from twinlog.rpc.shown_builds import NEAR, Shown, ShownBuilds
+from twinlog.rpc.shown_builds import NEAR, ShownBuilds, shown_build
 from twinlog.rpc.view_comparison import EXAMPLES, at_the_same, comparison_of, in_words
 from twinlog.rpc.view_refusals import (
     ViewBuildBehind,
@@ -29,6 +28,7 @@ from twinlog.rpc.view_refusals import (
     ViewVersionUnknown,
 )
 from twinlog.rpc.watched_build import MOST_KEYS, Behind, Consumers, Crossings
+from twinlog.v1 import view_service_pb2 as pb
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class ViewOperations:
         self._shows = ShownBuilds(builds, twin)
         self._messages = messages
 
-    async def views(self) -> Sequence[tuple[Declared, Sequence[Shown]]]:
+    async def views(self) -> Sequence[tuple[Declared, Sequence[pb.ViewBuild]]]:
         """All views, by name, with their builds."""
         found = []
         for _, declared in sorted(self._builds.declared.items()):
@@ -57,7 +57,7 @@ class ViewOperations:
             found.append((declared, [await self._shows.shown(declared, each) for each in kept]))
         return found
 
-    async def rebuild(self, view: str, version: int, share: int, *, dry_run: bool) -> Shown:
+    async def rebuild(self, view: str, version: int, share: int, *, dry_run: bool) -> pb.ViewBuild:
         """Begins a build. Raises ViewUnknown, ViewVersionUnknown, RebuildUnderWay."""
         declared = self._shows.declared(view)
         version = version or max(declared.versions)
@@ -70,18 +70,18 @@ class ViewOperations:
         home = next(each for each in known if each.home)
         if dry_run:
             begun = home._replace(number=0, version=version, home=False, live=False, share=share)
-            return Shown(begun, "", False, (), 0.0)
+            return shown_build(begun)
         build = await declared.store.begin_build(declared.versions[version], home.version, share)
         structlog.get_logger().info("view_build.begun", view=view, build=build.number, version=version)
         await self._tell()
         return await self._shows.shown(declared, build)
 
-    async def build(self, view: str, number: int) -> Shown:
+    async def build(self, view: str, number: int) -> pb.ViewBuild:
         """One build; 0: the newest. Raises ViewUnknown, ViewBuildUnknown."""
         declared = self._shows.declared(view)
         return await self._shows.shown(declared, await self._shows.build(declared, number))
 
-    async def compare(self, view: str, number: int) -> tuple[Shown, Comparison]:
+    async def compare(self, view: str, number: int) -> tuple[pb.ViewBuild, Comparison]:
         """Compares a build with the live one. Raises as :meth:`build`, ViewBuildDropped, ViewBuildBehind."""
         declared = self._shows.declared(view)
         build, live = await self._shows.build(declared, number), await self._shows.live(declared)
@@ -90,7 +90,7 @@ class ViewOperations:
 
     async def switch(
         self, view: str, number: int, *, differences: bool, dead_letters: bool, dry_run: bool
-    ) -> tuple[Shown, Comparison]:
+    ) -> tuple[pb.ViewBuild, Comparison]:
         """Makes a build the live one. ``differences`` and ``dead_letters``: whether they are confirmed.
 
         Raises as :meth:`compare`, ViewBuildDiffers and ViewBuildHasDeadLetters.
@@ -111,7 +111,7 @@ class ViewOperations:
         )
         return await self.build(view, build.number), comparison
 
-    async def switch_back(self, view: str, *, dead_letters: bool, dry_run: bool) -> Shown:
+    async def switch_back(self, view: str, *, dead_letters: bool, dry_run: bool) -> pb.ViewBuild:
         """Makes the build the live one that was so before; ``dead_letters``: whether they are confirmed.
 
         Raises ViewNeverSwitched, ViewBuildDropped, ViewBuildBehind and ViewBuildHasDeadLetters.
@@ -140,7 +140,7 @@ class ViewOperations:
         *,
         dry_run: bool,
         seconds_left: Callable[[], float] = lambda: 2 * _CROSSING_SECONDS,
-    ) -> Shown:
+    ) -> pb.ViewBuild:
         """Drops a build, no sooner than 5 s after queries have left it. Raises ViewBuildLive and ViewBuildDropped.
 
         ``seconds_left``: how long the caller still waits; half of it is the most that it takes to compare the build.

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 
 from twinlog.log.view_builds import Comparison
-from twinlog.model.times import timestamp
 from twinlog.rpc.context import Context, time_left
-from twinlog.rpc.shown_builds import Shown
 from twinlog.rpc.validation import Checks
 from twinlog.rpc.view_operations import ViewOperations
 from twinlog.v1 import view_service_pb2 as pb
@@ -26,9 +24,7 @@ class ViewService(ViewServiceServicer):
     async def ListViews(self, request: pb.ListViewsRequest, context: Context) -> pb.ListViewsResponse:
         return pb.ListViewsResponse(
             views=[
-                pb.ViewDetails(
-                    view=declared.name, versions=sorted(declared.versions), builds=map(_build, builds)
-                )
+                pb.ViewDetails(view=declared.name, versions=sorted(declared.versions), builds=builds)
                 for declared, builds in await self._operations.views()
             ]
         )
@@ -43,16 +39,16 @@ class ViewService(ViewServiceServicer):
         begun = await self._operations.rebuild(
             view, request.version, request.share or SHARE, dry_run=request.dry_run
         )
-        return pb.RebuildViewResponse(build=_build(begun))
+        return pb.RebuildViewResponse(build=begun)
 
     async def GetRebuild(self, request: pb.GetRebuildRequest, context: Context) -> pb.GetRebuildResponse:
         view, number = _asked(request)
-        return pb.GetRebuildResponse(build=_build(await self._operations.build(view, number)))
+        return pb.GetRebuildResponse(build=await self._operations.build(view, number))
 
     async def CompareView(self, request: pb.CompareViewRequest, context: Context) -> pb.CompareViewResponse:
         view, number = _asked(request)
         shown, comparison = await self._operations.compare(view, number)
-        return pb.CompareViewResponse(build=_build(shown), comparison=_compared(comparison))
+        return pb.CompareViewResponse(build=shown, comparison=_compared(comparison))
 
     async def SwitchView(self, request: pb.SwitchViewRequest, context: Context) -> pb.SwitchViewResponse:
         view, number = _asked(request)
@@ -63,7 +59,7 @@ class ViewService(ViewServiceServicer):
             dead_letters=request.confirm_dead_letters,
             dry_run=request.dry_run,
         )
-        return pb.SwitchViewResponse(build=_build(shown), comparison=_compared(comparison))
+        return pb.SwitchViewResponse(build=shown, comparison=_compared(comparison))
 
     async def SwitchViewBack(
         self, request: pb.SwitchViewBackRequest, context: Context
@@ -74,7 +70,7 @@ class ViewService(ViewServiceServicer):
         shown = await self._operations.switch_back(
             view, dead_letters=request.confirm_dead_letters, dry_run=request.dry_run
         )
-        return pb.SwitchViewBackResponse(build=_build(shown))
+        return pb.SwitchViewBackResponse(build=shown)
 
     async def DropViewBuild(
         self, request: pb.DropViewBuildRequest, context: Context
@@ -90,7 +86,7 @@ class ViewService(ViewServiceServicer):
             dry_run=request.dry_run,
             seconds_left=lambda: time_left(context, math.inf),
         )
-        return pb.DropViewBuildResponse(build=_build(shown))
+        return pb.DropViewBuildResponse(build=shown)
 
 
 def _asked(request: pb.GetRebuildRequest | pb.CompareViewRequest | pb.SwitchViewRequest) -> tuple[str, int]:
@@ -105,53 +101,6 @@ def _asked(request: pb.GetRebuildRequest | pb.CompareViewRequest | pb.SwitchView
 def _number(checks: Checks, field: str, value: int) -> None:
     if value < 0:
         checks.violate(field, "must be 1 or more, or 0 for the newest")
-
-
-def _build(shown: Shown) -> pb.ViewBuild:
-    build = shown.build
-    handled, all_of_them, ahead = (
-        sum(getattr(each, of) for each in shown.standings) for of in ("position", "head", "ahead")
-    )
-    left = 0.0 if not ahead else ahead / shown.rate if shown.rate > 0 else -1.0
-    described = pb.ViewBuild(
-        view=build.view,
-        build=build.number,
-        version=build.version,
-        state=_state(shown),
-        table=shown.table,
-        begun_at=timestamp(build.begun_at),
-        progress=[
-            pb.ViewBuildProgress(
-                log=each.log,
-                consumer=each.consumer,
-                position=each.position,
-                head=each.head,
-                dead_letters=each.dead_letters,
-                problem=each.problem,
-            )
-            for each in shown.standings
-        ],
-        percent=100.0 if not ahead else min(99.9, 100 * handled / max(1, all_of_them)),
-        events_per_second=shown.rate,
-        seconds_left=left,
-        share=build.share,
-        rows=shown.rows,
-    )
-    if build.live_since:
-        described.live_since.CopyFrom(timestamp(build.live_since))
-    if build.live_until:
-        described.live_until.CopyFrom(timestamp(build.live_until))
-    return described
-
-
-def _state(shown: Shown) -> pb.ViewBuildState.ValueType:
-    if shown.build.dropped:
-        return pb.VIEW_BUILD_STATE_DROPPED
-    if shown.build.live:
-        return pb.VIEW_BUILD_STATE_LIVE
-    if shown.orphaned:
-        return pb.VIEW_BUILD_STATE_ORPHANED
-    return pb.VIEW_BUILD_STATE_READY if shown.ready else pb.VIEW_BUILD_STATE_FILLING
 
 
 def _compared(comparison: Comparison) -> pb.ViewComparison:

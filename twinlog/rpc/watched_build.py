@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from twinlog.log.view_build import NEVER, Build, consumer_of
-from twinlog.log.view_store import ViewMoment
+from twinlog.log.view_store import NEVER, Build, ViewMoment, consumer_of
 from twinlog.model.row_changes import Before, Changed, Crossing, Mark, Marks, Noted, since, values_told
 from twinlog.model.view import AnyView
 

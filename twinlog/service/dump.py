@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from twinlog._aio.standing import STARTED, called_from, frames_of, in_words, seconds_since
-from twinlog.rpc.open_calls import call_in
+from twinlog.rpc.handlers import call_in
 
 EVENT = "process.dump"
 """The event of every line of a dump; ``part`` says what the line is about."""

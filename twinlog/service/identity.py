@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pool
 
-from twinlog.log.requests import CALLED_WITH_ID
+from twinlog.log.units import CALLED_WITH_ID
 from twinlog.rpc import Behavior, Context, Method
 
 

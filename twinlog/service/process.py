@@ -21,9 +21,8 @@ from twinlog.consume import Middleware
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
-from twinlog.log.erasures import ConnectedKeys, RememberedKeys
 from twinlog.log.installation import named
-from twinlog.log.keys import require_cipher
+from twinlog.log.keys import ConnectedKeys, RememberedKeys, require_cipher
 from twinlog.log.system import RandomIds, StoreClock, SystemClock
 from twinlog.log.wrapping import Wrapping, wrapping_keys
 from twinlog.memory.keys import MemoryKeys
@@ -34,8 +33,8 @@ from twinlog.model.forms import shown as in_words
 from twinlog.model.personal import personal_types
 from twinlog.observe.tracing import exporting, tracing
 from twinlog.postgres.connection import stop_waiting, until_available
-from twinlog.postgres.erasures import PostgresErasures
 from twinlog.postgres.identity import only
+from twinlog.postgres.keys import PostgresErasures
 from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.log import PostgresLog, open_log
 from twinlog.postgres.migrations import pending

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from twinlog.jetstream.urls import servers
+from twinlog.log.hosts import is_port
 from twinlog.log.wrapping import wrapping_keys
 from twinlog.model.errors import ConfigurationError
 from twinlog.model.forms import WrongForm
@@ -62,7 +63,8 @@ def services_in(text: str) -> Mapping[str, str]:
     """The addresses of services, by name. Raises ValueError."""
     named = [part.strip().partition("=") for part in text.split(",") if part.strip()]
     for name, _, address in named:
-        if not name or not _ADDRESS.fullmatch(address):
+        # Instead of a port that does not exist, gRPC would call another one.
+        if not name or not _ADDRESS.fullmatch(address) or not is_port(address.rpartition(":")[2]):
             raise ValueError("must be name=host:port with commas, such as order_svc=127.0.0.1:50051")
     return {name: address for name, _, address in named}
 

@@ -20,9 +20,8 @@ from twinlog.model.personal import personal_types
 from twinlog.observe.tracing import wanted
 from twinlog.postgres.connection import Pool
 from twinlog.postgres.database import migrate_if
-from twinlog.postgres.declarations import PostgresDeclarations, columns_in
+from twinlog.postgres.declarations import PostgresDeclarations, PostgresSagaTables, columns_in
 from twinlog.postgres.identity import identify, whose
-from twinlog.postgres.saga_tables import PostgresSagaTables
 from twinlog.service.conditions import Condition
 from twinlog.service.mistakes import refuse
 from twinlog.service.settings import Settings

@@ -18,7 +18,7 @@ from twinlog.log.system import RandomIds, StoreClock, SystemClock
 from twinlog.log.texts import Unstorable, refuse_batch, refuse_ids
 from twinlog.log.twin import Twin, TwinMissing, TwinState, mirrors
 from twinlog.log.units import Outcome
-from twinlog.log.view_build import Build, consumer_of
+from twinlog.log.view_store import Build, consumer_of
 from twinlog.log.wire import from_wire, to_wire
 from twinlog.log.wrapping import Wrapping
 from twinlog.memory.keys import MemoryKeys

@@ -12,8 +12,9 @@ from twinlog.console import dead_letters
 from twinlog.console.answers import Answer
 from twinlog.console.dead_letters import Found, Group
 from twinlog.console.page import Form, Outcome, Page, Query, refused
-from twinlog.console.services import Services
+from twinlog.console.services import Services, by_console
 from twinlog.v1 import dead_letter_service_pb2 as pb
+from twinlog.v1.dead_letter_service_pb2_grpc import DeadLetterServiceStub
 
 TRENDS = {"hour": 3600, "day": 24 * 3600, "week": 7 * 24 * 3600}
 _ACTION_SECONDS = 3600.0
@@ -41,10 +42,6 @@ class All:
         """The URL of the page of one."""
         return link(letter.consumer, letter.address)
 
-    @property
-    def advice(self) -> str:
-        return dead_letters.advice(self.chosen.error_type) if self.chosen else ""
-
 
 @dataclass(frozen=True)
 class One:
@@ -61,10 +58,6 @@ class One:
     def first_link(self) -> str:
         """The URL of the one that holds it up."""
         return link(self.letter.dead_letter.consumer, self.letter.dead_letter.behind)
-
-    @property
-    def advice(self) -> str:
-        return dead_letters.advice(self.letter.dead_letter.error_type)
 
 
 @dataclass(frozen=True)
@@ -153,7 +146,12 @@ async def replay(services: Services, query: Query, form: Form) -> Outcome:
         )
     dry_run = form.get("how") == "count"
     request = pb.ReplayDeadLettersRequest(selection=_selection(form), dry_run=dry_run, per_second=per_second)
-    answers = await dead_letters.replay(services, await _asked(services, form), request, _ACTION_SECONDS)
+    answers = await services.collect_all(
+        by_console(DeadLetterServiceStub, "ReplayDeadLetters"),
+        request,
+        services=await _asked(services, form),
+        seconds=_ACTION_SECONDS,
+    )
     ends = [answer.message[-1] for answer in answers.values() if answer.message]
     selected, replayed, failed = (
         sum(getattr(end, name) for end in ends) for name in ("selected", "replayed", "failed")
@@ -183,7 +181,12 @@ async def discard(services: Services, query: Query, form: Form) -> Outcome:
     request = pb.DiscardDeadLettersRequest(
         selection=_selection(form), reason=reason or "to count them", dry_run=dry_run
     )
-    answers = await dead_letters.discard(services, await _asked(services, form), request, _ACTION_SECONDS)
+    answers = await services.ask_all(
+        by_console(DeadLetterServiceStub, "DiscardDeadLetters"),
+        request,
+        services=await _asked(services, form),
+        seconds=_ACTION_SECONDS,
+    )
     problems = _problems(answers)
     done = [answer.message for answer in answers.values() if answer.message]
     if not done:

@@ -17,8 +17,6 @@ from twinlog.v1.inspection_pb2_grpc import InspectionServiceStub
 
 @dataclass(frozen=True)
 class Log:
-    """What the page of a log shows."""
-
     logs: Mapping[str, Said]
     """All logs, with the services that own them."""
     wanted: Filter
@@ -44,8 +42,6 @@ class Log:
 
 @dataclass(frozen=True)
 class Event:
-    """What the page of an event shows."""
-
     event: pb.LoggedEvent
     owner: Said = field(compare=False)
     """Whose name and address are shown, which stay."""
@@ -64,8 +60,6 @@ class Event:
 
 @dataclass(frozen=True)
 class Stream:
-    """What the page of a stream shows."""
-
     log: str
     stream: pb.GetStreamResponse
     owner: Said = field(compare=False)

@@ -20,8 +20,6 @@ _RECENT = 4
 
 @dataclass(frozen=True)
 class Then:
-    """What the page shows of a stream."""
-
     log: str
     address: str
     """Of the service, for commands."""

@@ -10,12 +10,11 @@ from typing import Any
 
 from twinlog.console import saga_orders
 from twinlog.console.answers import Answer
-from twinlog.console.kept import Kept
 from twinlog.console.looks import Look, Said
 from twinlog.console.owed import Owed, owed
 from twinlog.console.page import Page, Query, missing, refused
 from twinlog.console.saga_diagram import Diagram, diagram
-from twinlog.console.saga_words import State, saga_state, step_state
+from twinlog.console.saga_words import State, saga_state
 from twinlog.console.services import Services, seconds_at_once
 from twinlog.console.story_view import StoryView, view_of
 from twinlog.v1 import inspection_pb2 as inspection
@@ -46,9 +45,6 @@ class SagaPage:
     def state(self) -> State:
         return saga_state(self.saga.status)
 
-    def step_state(self, step: pb.SagaStep) -> State:
-        return step_state(step.status)
-
     def of_table(self, step: pb.SagaStep) -> inspection.SagaTableStep:
         """A step, as the table says it."""
         steps = self.table.steps if self.table else []
@@ -59,10 +55,6 @@ class SagaPage:
     @property
     def orders(self) -> Sequence[saga_orders.Order]:
         return [*saga_orders.ORDERS.values()] if self.saga.status in _UNDER_WAY else []
-
-
-_kept = Kept[SagaPage]()
-"""The last of each page that was asked for, while its service is silent."""
 
 
 async def load(services: Services, query: Query) -> SagaPage:
@@ -92,7 +84,7 @@ async def load(services: Services, query: Query) -> SagaPage:
         story,
         datetime.now(UTC),
     )
-    _kept.keep(services, query.path, replace(page, story=story.without_states()))
+    services.keep(query.path, replace(page, story=story.without_states()))
     return page
 
 
@@ -144,7 +136,7 @@ def _owner(look: Look, saga: str) -> Said:
 
 def _without(services: Services, query: Query, said: Said, answer: Answer[Any]) -> SagaPage:
     """The last that is known of a saga whose service does not tell. Raises Gone, Unanswered."""
-    last = _kept.get(services, query.path)
+    last = services.kept(SagaPage, query.path)
     if last is None or not answer.silent:
         saga, saga_id = query.get("saga"), query.get("saga_id")
         raise refused(f"{said.service} has no saga {saga} with the id {saga_id}: {answer.problem}.", answer)

@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from twinlog.console import saga_orders
 from twinlog.console.looks import Look
 from twinlog.console.page import Gone, Page, Query, missing
-from twinlog.console.saga_words import BY_WORD, SAGAS, State, saga_state
+from twinlog.console.saga_words import BY_WORD, SAGAS, State
 from twinlog.console.services import Services
 from twinlog.v1 import saga_service_pb2 as pb
 from twinlog.v1.saga_service_pb2_grpc import SagaServiceStub
@@ -24,23 +24,14 @@ AGES = {10: "10 s", 60: "1 min", 300: "5 min", 3_600: "1 h", 86_400: "1 d", 604_
 
 
 @dataclass(frozen=True)
-class Count:
-    """How many sagas stand somewhere."""
-
-    word: str
-    """As the URL has it."""
-    state: State
-    count: int
-
-
-@dataclass(frozen=True)
 class Sagas:
     service: str = ""
     """The service whose sagas are shown; empty: none is known to have any."""
     services: Sequence[str] = ()
     names: Sequence[str] = ()
     """Of the tables of its sagas."""
-    counts: Sequence[Count] = ()
+    counts: Sequence[tuple[State, int]] = ()
+    """How many sagas stand where."""
     open: int | None = None
     """How many have not ended, where that is known."""
     sagas: Sequence[pb.Saga] = ()
@@ -59,23 +50,15 @@ class Sagas:
         """What may be listed, by its word in the URL."""
         return {
             "": "under way",
-            **{word_of(status): state.word for status, state in SAGAS.items()},
+            **{state.in_url: state.word for state in SAGAS.values()},
             ALL: "all",
         }
-
-    def state_of(self, saga: pb.Saga) -> State:
-        return saga_state(saga.status)
 
     @property
     def orders(self) -> Sequence[saga_orders.Order]:
         """What may be done with all that the filter finds; nothing with those that have ended."""
-        ended = self.state in (ALL, *map(word_of, _ENDED))
+        ended = self.state == ALL or BY_WORD.get(self.state) in _ENDED
         return [] if ended else [*saga_orders.ORDERS.values()]
-
-
-def word_of(status: int) -> str:
-    """A status, as a URL has it."""
-    return next(word for word, each in BY_WORD.items() if each == status)
 
 
 async def load(services: Services, query: Query) -> Sagas:
@@ -88,7 +71,6 @@ async def load(services: Services, query: Query) -> Sagas:
         return Sagas()
     service = _service(look, owners, query)
     described = look.services[service].described
-    state = query.get("state")
     request = _request(query)
     counted, listed, ended = await asyncio.gather(
         services.ask(
@@ -104,13 +86,11 @@ async def load(services: Services, query: Query) -> Sagas:
         service=service,
         services=owners,
         names=[*dict.fromkeys(table.saga for table in described.saga_tables)] if described else [],
-        counts=[Count(word_of(status), each, counts.get(status, 0)) for status, each in SAGAS.items()]
-        if counts
-        else [],
+        counts=[(state, counts.get(status, 0)) for status, state in SAGAS.items()] if counts else [],
         open=sum(count for status, count in counts.items() if status not in _ENDED) if counts else None,
         sagas=listed.message.sagas if listed.message else [],
         lately=ended,
-        state=state,
+        state=query.get("state"),
         oldest_first=request.oldest_first,
         next_page=listed.message.next_page_token if listed.message else "",
         problem=f"{service}: {listed.problem}" if listed.message is None else "",

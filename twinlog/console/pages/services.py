@@ -30,13 +30,7 @@ class Map:
         return everybody and not any(each.log.head for each in self.drawing.logs if each.log)
 
     @property
-    def per_second(self) -> float:
-        """Events a second that are appended to all logs."""
-        return sum(each.per_second for each in self.drawing.logs)
-
-    @property
     def consumers(self) -> Sequence[pb.ConsumerDescription]:
-        """Of all services."""
         return [each for said in self.look.services.values() for each in said.consumers]
 
     @property
@@ -52,8 +46,6 @@ class Map:
 
 @dataclass(frozen=True)
 class Service:
-    """What the page of a service shows."""
-
     said: Said
     rates: dict[str, float]
     states: dict[str, str]

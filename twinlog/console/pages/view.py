@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from twinlog.console import builds
 from twinlog.console.builds import Builds, builds_of, call
-from twinlog.console.kept import Kept
 from twinlog.console.page import Form, Outcome, Page, Query, missing
 from twinlog.console.pages.views import View, view_of
-from twinlog.console.services import Services
+from twinlog.console.services import Services, method_of
 from twinlog.v1 import view_service_pb2 as pb
 
 _REHEARSAL = "view_rehearsal.html"
@@ -48,10 +46,6 @@ class Rehearsal:
         return self.comparison is not None and builds.differs(self.comparison)
 
 
-_kept = Kept[Builds]()
-"""The last of each view, while its service is silent."""
-
-
 async def load(services: Services, query: Query) -> ViewPage:
     """One view. Raises Gone, Unanswered."""
     look = await services.look()
@@ -68,9 +62,9 @@ async def load(services: Services, query: Query) -> ViewPage:
     answer = (await builds.listed(services, [service]))[service]
     found = builds_of(answer, name)
     if found is not None:
-        _kept.keep(services, query.path, found)
+        services.keep(query.path, found)
     problem = "" if answer.ok else f"{service} does not tell of its builds: {answer.problem}."
-    shown = found or _kept.get(services, query.path)
+    shown = found or services.kept(Builds, query.path)
     return ViewPage(view_of(look, said, described, shown), said.address, shown, problem)
 
 
@@ -117,36 +111,11 @@ async def compare(services: Services, query: Query, form: Form) -> Outcome:
     return Outcome(ok=not compared.differs, template=_REHEARSAL, model=compared)
 
 
-def _rebuild(view: str, form: Form, *, dry_run: bool) -> Any:
-    version, share = _number(form, "version"), _number(form, "share")
-    return pb.RebuildViewRequest(view=view, version=version, share=share, dry_run=dry_run)
-
-
-def _switch(view: str, form: Form, *, dry_run: bool) -> Any:
-    return pb.SwitchViewRequest(
-        view=view,
-        build=_number(form, "build"),
-        confirm_differences=bool(form.get("differences")),
-        confirm_dead_letters=bool(form.get("dead_letters")),
-        dry_run=dry_run,
-    )
-
-
-def _back(view: str, form: Form, *, dry_run: bool) -> Any:
-    return pb.SwitchViewBackRequest(
-        view=view, confirm_dead_letters=bool(form.get("dead_letters")), dry_run=dry_run
-    )
-
-
-def _drop(view: str, form: Form, *, dry_run: bool) -> Any:
-    return pb.DropViewBuildRequest(view=view, build=_number(form, "build"), dry_run=dry_run)
-
-
-_REQUESTS: Mapping[str, tuple[str, Callable[..., Any]]] = {
-    "rebuild": ("RebuildView", _rebuild),
-    "switch": ("SwitchView", _switch),
-    "back": ("SwitchViewBack", _back),
-    "drop": ("DropViewBuild", _drop),
+_REQUESTS = {
+    "rebuild": pb.RebuildViewRequest,
+    "switch": pb.SwitchViewRequest,
+    "back": pb.SwitchViewBackRequest,
+    "drop": pb.DropViewBuildRequest,
 }
 _DONE = {
     "rebuild": "Build {build} is being filled. How far it is stands below; queries go on as before.",
@@ -157,8 +126,12 @@ _DONE = {
 
 
 def _request(order: str, query: Query, form: Form, *, dry_run: bool) -> tuple[str, Any]:
-    method, request = _REQUESTS[order]
-    return method, request(query.get("view"), form, dry_run=dry_run)
+    """The method of an order, and its request, which takes of the form what it has a field for."""
+    kind: Any = _REQUESTS[order]
+    given = {name: _number(form, name) for name in ("version", "share", "build")}
+    given |= {f"confirm_{name}": bool(form.get(name)) for name in ("differences", "dead_letters")}
+    taken = {name: value for name, value in given.items() if name in kind.DESCRIPTOR.fields_by_name}
+    return method_of(kind), kind(view=query.get("view"), dry_run=dry_run, **taken)
 
 
 def _number(form: Form, name: str) -> int:

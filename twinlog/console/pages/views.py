@@ -28,8 +28,6 @@ class Feed:
 
 @dataclass(frozen=True)
 class View:
-    """A view and the consumers that keep it."""
-
     id: str
     name: str
     said: Said

@@ -119,12 +119,16 @@ SELECT before + 1, position - 1
  WHERE position > before + 1 ORDER BY position LIMIT 1;
 
 -- name: head_astray
--- Where the head of the log and its last event are, if they are not the same. A log that is being filled has its head at
--- the end.
-SELECT current_database() || coalesce('/' || nullif(current_setting('twinlog.schema', true), ''), ''), h.position, e.ends
-  FROM (SELECT greatest((SELECT max(position) FROM events), (SELECT max(last) FROM archived_ranges), 0) AS ends) AS e
+-- Where the head of the log and its last event are, if they are not the same; and how many links it notes and the chain
+-- has, if these are more: the next one would have the number of another. A log that is being filled has its head at the
+-- end.
+SELECT current_database() || coalesce('/' || nullif(current_setting('twinlog.schema', true), ''), ''), h.position, e.ends,
+       h.links, e.links
+  FROM (SELECT greatest((SELECT max(position) FROM events), (SELECT max(last) FROM archived_ranges), 0) AS ends,
+               (SELECT max(number) FROM chain) AS links) AS e
   LEFT JOIN log_head h ON true
- WHERE h.position IS DISTINCT FROM e.ends AND NOT EXISTS (SELECT FROM log_imports WHERE finished_at IS NULL);
+ WHERE (h.position IS DISTINCT FROM e.ends OR h.links < e.links)
+   AND NOT EXISTS (SELECT FROM log_imports WHERE finished_at IS NULL);
 
 -- name: known_end
 -- The last position that was given to an event, as far as the chain and the outcomes of requests know.

@@ -9,8 +9,7 @@ from functools import partial
 from random import Random
 
 from twinlog._aio.retrying import Randomness
-from twinlog.log.expiring_lease import Answer, ExpiringLease
-from twinlog.log.lease import Lease
+from twinlog.log.lease import Answer, ExpiringLease, Lease
 from twinlog.memory.lease import MemoryLeases
 from twinlog.testing.simulation.faults import replica
 from twinlog.testing.simulation.loop import Life, SimulatedLoop

@@ -1,15 +1,36 @@
-"""Times as the command takes and shows them."""
+"""Whole numbers and times, as the command takes and shows them."""
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from twinlog.model.event import MOST_POSITION
+
+_MOST_NUMBER = 2**31 - 1
+"""What a number of a request can be, unless it is a position."""
 _SPAN = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def whole_number(least: int, most: int = _MOST_NUMBER) -> Callable[[str], int]:
+    """What reads an argument that is a whole number from ``least`` to ``most``."""
+
+    def read(text: str) -> int:
+        with suppress(ValueError):
+            if least <= (number := int(text)) <= most:
+                return number
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from {least:,} to {most:,}")
+
+    return read
+
+
+position = whole_number(0, MOST_POSITION)
 
 
 def moment(text: str, now: datetime | None = None) -> datetime:
