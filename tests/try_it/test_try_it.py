@@ -46,7 +46,7 @@ async def test_a_newcomer_sees_an_order_approved(
     window: Window, client: Client, mode: str, last: str
 ) -> None:
     page = await window.open()
-    await page.get_by_role("link", name="Try it").click()
+    await page.get_by_role("link", name="Try it").first.click()
     await choose(page, mode)
     order_id = await try_one(page, "An order that fits")
     state = page.locator(".run-state")
