@@ -121,6 +121,7 @@ SECRET = "hunter2"
         (f"postgresql://me:{SECRET}@,h", "must name hosts"),
         (f"postgresql://me:{SECRET}@:5432", "must name hosts"),
         (f"postgresql://me:{SECRET}@[::1]x:5", "must name hosts"),
+        (f"postgresql://me:{SECRET}@h℀", "must name hosts"),
         (f"postgresql://me:{SECRET}@a b", "must name hosts"),
         (f"postgresql://me:{SECRET}@a%00b", "must name hosts"),
         (f"postgresql://me:{SECRET}@h?port=70000", "must have a port"),

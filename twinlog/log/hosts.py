@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from ipaddress import IPv6Address
 
+NO_HOST = "must name hosts, such as 127.0.0.1, [::1] or db.example.com, each with or without :port"
 _HIGHEST_PORT = 65535
 _HOST = re.compile(r"(?P<name>/[^:]*|\[(?P<v6>[^]]*)\]|[^][\s:]+)(:(?P<port>.*))?")
 
@@ -18,9 +19,7 @@ def check_host(text: str) -> None:
     """Raises ValueError where a text is no host with a port or without, nor the folder of a socket."""
     match = _HOST.fullmatch(text) if text.isprintable() else None
     if match is None or (match["v6"] is not None and not _is_v6(match["v6"])):
-        raise ValueError(
-            "must name hosts, such as 127.0.0.1, [::1] or db.example.com, each with or without :port"
-        )
+        raise ValueError(NO_HOST)
     if match["port"] is not None:
         check_port(match["port"])
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
 
-from twinlog.log.hosts import check_host, check_port
+from twinlog.log.hosts import NO_HOST, check_host, check_port
 
 _PORT = 5432
 
 
 def check_url(url: str) -> None:
     """Raises ValueError, without showing the URL, where it cannot be one."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # what it says may show the password, and differs from Python to Python
+        raise ValueError(NO_HOST) from None
     if parts.scheme not in ("postgresql", "postgres"):
         raise ValueError("must start with postgresql://")
     if parts.fragment or parts.netloc.count("@") > 1 or parts.path.count("/") > 1:
