@@ -301,7 +301,7 @@ class JetStreamTwin:
         self._weighing.stored(messages, events)
 
     async def _compare_doubtful(self) -> None:
-        """Raises TwinDamaged for as long as another message lies where an event was refused."""
+        """Raises TwinDamaged for as long as another message lies in the place of an event in doubt."""
         # Several callers may compare at once, and more may come into doubt meanwhile: each takes off what it has read.
         while doubtful := [*islice(self._doubtful.values(), _READ_AT_ONCE)]:
             messages = await asyncio.gather(*(self.message(event.position) for event in doubtful))
