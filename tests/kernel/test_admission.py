@@ -342,6 +342,25 @@ async def test_the_window_is_narrowed_as_more_is_known_of_how_much_is_finished()
         assert seen == windows, what
 
 
+def test_what_began_before_a_writer_watches_is_measured_from_there() -> None:
+    """A process may be hours old by then, in which nothing was finished."""
+
+    async def start() -> None:
+        await asyncio.sleep(3_600)
+        unfinished = UnfinishedWork(MemoryLog("counters"), LoopClock())
+        unfinished._allow(10.0)
+        unfinished.begin((COUNTER, "a"))
+        watching = asyncio.create_task(unfinished.watch())
+        await asyncio.sleep(0.1)
+        for _ in range(4):
+            unfinished._took = [1.0] * 10
+            await asyncio.sleep(0.25)
+        assert unfinished.window == 80
+        watching.cancel()
+
+    simulated(start())
+
+
 async def test_work_that_begins_anew_has_the_first_window() -> None:
     unfinished = UnfinishedWork(MemoryLog("counters"), LoopClock())
     unfinished._window = 16.0

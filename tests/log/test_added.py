@@ -363,6 +363,9 @@ def test_whose_a_constraint_is_is_told_by_the_migrations() -> None:
         _of("23514"),
         _of("P0001"),
         _of("22003", table="journal"),
+        _of(
+            "22P05", context='JSON data, line 1: {"note": "as in f(x)\\u0000...\nunnamed portal parameter $1'
+        ),
     ]
     added = [
         _of("23502", table="journal", column="added"),
@@ -373,6 +376,7 @@ def test_whose_a_constraint_is_is_told_by_the_migrations() -> None:
         _of("23001", table="unheard_of", constraint="unheard_of_key_fkey"),
         _of("23502", table="checkpoints", column="position"),
         _of("P0001", context="PL/pgSQL-Funktion shout() Zeile 1 bei RAISE"),
+        _of("P0001", context="fonction PL/pgSQL public.shout(), ligne 1, à RAISE"),
     ]
     assert [error for error in theirs if refused(error, [PACKAGE])] == []
     assert [error for error in added if not refused(error, [PACKAGE])] == []

@@ -190,6 +190,21 @@ async def test_a_pool_is_opened_although_the_connection_that_looked_at_the_datab
         assert log.connections == 1
 
 
+async def test_a_pool_that_cannot_take_over_a_connection_makes_its_own(
+    postgres_url: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it would with an asyncpg that keeps its limits elsewhere."""
+
+    def refuse(taken: asyncpg.Connection, _seconds: float) -> None:
+        taken.terminate()
+        raise AttributeError("_config")
+
+    monkeypatch.setattr(database_module.PlacedConnection, "limit", refuse)
+    async with open_log(postgres_url, database, "one") as log:
+        assert await log.head() == 0
+        assert log.connections == 1
+
+
 def counting_connections(monkeypatch: pytest.MonkeyPatch) -> list[asyncpg.Connection]:
     """Those that are made from now on by this library."""
     made: list[asyncpg.Connection] = []

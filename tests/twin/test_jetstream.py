@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ from twinlog.jetstream import api as jetstream_api
 from twinlog.jetstream import arrivals
 from twinlog.jetstream import connection as jetstream
 from twinlog.jetstream import delivery as delivery_module
+from twinlog.jetstream import twin as twin_module
 from twinlog.jetstream.client import Answers, Outgoing
 from twinlog.log.twin import DeliveryLost, TwinDamaged, TwinMissing, WrongLastSequence
 from twinlog.model.errors import WrongSetting
@@ -139,6 +141,21 @@ async def test_a_relay_says_that_a_message_of_somebody_else_lies_in_the_middle_o
         await twin.delete()
         await mirrored(log, twin)
         await until(lambda: relay.problem is None)
+
+
+async def test_who_looks_at_the_same_time_hides_no_message_of_somebody_else(
+    nats: NatsClient, twin: JetStreamTwin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As metrics and the relay do: each event in doubt is read, however many there are and whoever reads."""
+    monkeypatch.setattr(twin_module, "_READ_AT_ONCE", 2)
+    await twin.create(1)
+    await twin.state()
+    interrupt(monkeypatch, nats, 8, f"{twin.name}.a.Other.-", b"somebody else's")
+    await twin.publish(recorded(twin.name, 12))
+    looks = await asyncio.gather(*(twin.state() for _ in range(4)), return_exceptions=True)
+    assert [str(look) for look in looks if "message 8 is not event 8" not in str(look)] == []
+    with pytest.raises(TwinDamaged, match="its message 8 is not event 8 of the log"):
+        await twin.state()
 
 
 async def test_what_is_stored_is_weighed_right(

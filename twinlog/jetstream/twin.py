@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -82,8 +83,8 @@ class JetStreamTwin:
         self._history = PredecessorIndex()
         self._stored = 0
         """The last event of the last batch that was stored completely."""
-        self._doubtful: Sequence[Recorded] = ()
-        """Among them may be one that was refused although those behind it were stored."""
+        self._doubtful: dict[int, Recorded] = {}
+        """By position: among them may be one that was refused although those behind it were stored."""
         self._weighing = Weighing()
 
     @property
@@ -109,7 +110,7 @@ class JetStreamTwin:
                 remedy=f"if nothing else needs it, delete it (nats stream rm {self.name}); it is made again from the "
                 f"log. Otherwise use another NATS server or account.",
             )
-        self._doubtful = [*self._doubtful, *self._weighing.look(info)]
+        self._doubtful |= {event.position: event for event in self._weighing.look(info)}
         await self._compare_doubtful()
         return api.state_of(info)
 
@@ -295,18 +296,19 @@ class JetStreamTwin:
             raise Unavailable(f"JetStream stored event {position} as {answer.get('seq')}")
         if json.loads(answers.first).get("error"):
             # What lies in its place has the sequence that the next one had to follow: a rival's copy, or no event.
-            self._stored, self._doubtful = 0, [events[0]]
+            self._stored, self._doubtful[events[0].position] = 0, events[0]
             await self._compare_doubtful()
         self._weighing.stored(messages, events)
 
     async def _compare_doubtful(self) -> None:
-        """Raises TwinDamaged for as long as another message lies where an event was refused."""
-        while doubtful := self._doubtful[:_READ_AT_ONCE]:
+        """Raises TwinDamaged for as long as another message lies in the place of an event in doubt."""
+        # Several callers may compare at once, and more may come into doubt meanwhile: each takes off what it has read.
+        while doubtful := [*islice(self._doubtful.values(), _READ_AT_ONCE)]:
             messages = await asyncio.gather(*(self.message(event.position) for event in doubtful))
             for event, message in zip(doubtful, messages, strict=True):
                 if message is not None and not mirrors(message, event):
                     raise not_its_event(self.name, event.position)
-            self._doubtful = self._doubtful[_READ_AT_ONCE:]
+                self._doubtful.pop(event.position, None)
 
     async def _store_until_too_large(self, events: Sequence[Recorded], error: MaxPayloadError) -> None:
         """Stores what precedes an event that the server does not take. Raises Unavailable, which names that one."""

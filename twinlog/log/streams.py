@@ -137,8 +137,10 @@ class StreamReader:
             raise _SnapshotUnfit(_named(error)) from error
         restored = Entry(at.aggregate, state, snapshot.version, snapshot.position, snapshot.version)
         folded = fold(self._schema, restored, slice.events)
-        if isinstance(folded, Unreadable) and not isinstance(folded.why.__cause__, TwinlogError):
-            raise _SnapshotUnfit(str(folded.why))  # the events are sound: it may be the snapshot that is not
+        why = folded.why if isinstance(folded, Unreadable) else None
+        cause = why.__cause__ if why else None
+        if cause and not isinstance(cause, TwinlogError):
+            raise _SnapshotUnfit(str(why))  # the events are sound: it may be the snapshot that is not
         return folded
 
 

@@ -165,6 +165,7 @@ class UnfinishedWork:
 
     async def watch(self) -> None:
         """Adapts the window for as long as work is unfinished; endlessly."""
+        self._since = self._moved = asyncio.get_running_loop().time()  # work may have begun already
         while True:
             if not self._open and not self._refusing:
                 self._busy.clear()

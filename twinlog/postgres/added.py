@@ -45,7 +45,8 @@ _MADE_ELSEWHERE = re.compile(
     re.IGNORECASE,
 )
 """By which a table has what no statement on it names: of another table, of a type, by another name or put together."""
-_FUNCTION = re.compile(r'(\w+)"?\(')
+_FUNCTION = re.compile(r'^(?:[^:(\n]*PL/[^:(\n]*?)?(\w+)"?\(', re.MULTILINE)
+"""Lines of where the server was that name a function. Others show data behind a colon, which may look like one."""
 _STATEMENT = re.compile(r'["«»„][^"«»“]*["«»“](?!\()')
 """What a function was at, in the quotes of any language. Behind those of a function's name are its parameters."""
 _SAID = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", re.DOTALL)

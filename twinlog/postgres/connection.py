@@ -198,8 +198,9 @@ async def prepared_pool(
 
     async def connection(*arguments: Any, **options: Any) -> asyncpg.Connection:
         if at_hand:
-            at_hand[0].limit(_STATEMENT_SECONDS)
-            return at_hand.pop()
+            taken = at_hand.pop()  # whatever comes of it, the next one is made anew
+            taken.limit(_STATEMENT_SECONDS)
+            return taken
         return await connect(*arguments, **options)
 
     async def set_up(connection: Connection) -> None:
