@@ -8,16 +8,17 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from email.message import Message
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import pytest_asyncio
 
 from tests.console.patience import SHOWN_SECONDS
 from tests.console.shop import ServedShop, served
-from twinlog.console import Answer, refused, rendering
+from twinlog.console import Answer, connections, refused, rendering
 from twinlog.console.answers import Why
 from twinlog.console.process import AddressTaken, PagesUnusable, pages_of, serving
 
@@ -59,6 +60,42 @@ async def ask(url: str, *, body: bytes | None = None, **headers: str) -> Respons
                 return Response(error.code, error.headers, error.read())
 
     return await asyncio.to_thread(call)
+
+
+async def test_those_who_connect_and_say_nothing_are_closed_for_those_who_come(
+    console: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_MOST", 4)
+    address = urlsplit(console)
+    opened = [await asyncio.open_connection(address.hostname, address.port) for _ in range(20)]
+    async with asyncio.timeout(SHOWN_SECONDS):
+        for reader, _ in opened[:16]:
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+    assert (await ask(f"{console}/healthz")).status == 200
+    for _, writer in opened:
+        writer.close()
+
+
+async def test_who_is_answered_stays_while_others_say_nothing(
+    console: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_MOST", 4)
+    address = urlsplit(console)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    asked = f"POST / HTTP/1.1\r\nHost: {address.netloc}\r\nOrigin: {console}\r\nContent-Length: 1\r\n"
+    writer.write(f"{asked}Expect: 100-continue\r\n\r\n".encode())
+    async with asyncio.timeout(SHOWN_SECONDS):
+        begun = await reader.readuntil(b"\r\n\r\n")
+        silent = [await asyncio.open_connection(address.hostname, address.port) for _ in range(20)]
+        for other, _ in silent[:16]:
+            with suppress(ConnectionError):
+                assert await other.read() == b""
+        writer.write(b"x")
+        assert begun.startswith(b"HTTP/1.1 100 ")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 ")
+    for _, each in [(reader, writer), *silent]:
+        each.close()
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:50050", "127.0.0.1.evil.example", "[::1", ""])

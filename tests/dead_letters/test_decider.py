@@ -9,6 +9,7 @@ from tests.dead_letters.journal import CONSUMER, event, positions
 from twinlog import TwinlogError
 from twinlog.consume.dead_letters import (
     AddDeadLetter,
+    DeadLetter,
     DeadLetterId,
     DeadLetters,
     Discard,
@@ -50,6 +51,26 @@ def test_replays_the_first_of_a_key_only() -> None:
     assert positions(after.state) == {"a": [5]}
     free = after.when(Replay(named(5))).then(pb.EventReplayed(**named(5)._asdict()))
     assert (free.state.parked, free.state.count) == (DeadLetters().parked, 0)
+
+
+def test_those_that_go_in_order_cost_the_same_however_many_are_behind_them() -> None:
+    looks = 0
+
+    class Looked(DeadLetter):
+        @property
+        def position(self) -> int:
+            nonlocal looks
+            looks += 1
+            return self[0]
+
+    many = 500
+    letters = tuple(Looked(at, at, "", "", 0) for at in range(1, many + 1))
+    dead = DeadLetters(DeadLetters().parked.insert("a", letters), many, many)
+    for at in range(1, many + 1):
+        command = Replay(named(at)) if at % 2 else Discard(named(at), "typo")
+        dead = DEAD_LETTERS.fold(DEAD_LETTERS.decide(dead, command), dead)
+    assert (dead.parked, dead.count) == (DeadLetters().parked, 0)
+    assert looks <= 5 * many, "all those behind each made it 125,000"
 
 
 def test_a_discarded_event_sets_those_behind_it_free() -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -145,6 +147,21 @@ def test_a_url_that_is_none_is_refused_in_one_line_without_its_password(
     assert says in said
     assert SECRET not in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+def test_a_websocket_is_refused_where_nothing_can_speak_it(
+    environment: pytest.MonkeyPatch, scheme: str
+) -> None:
+    environment.setenv("NATS_URL", f"{scheme}://me:{SECRET}@h:443")
+    websockets = ModuleType("aiohttp")
+    websockets.__spec__ = ModuleSpec("aiohttp", None)
+    environment.setitem(sys.modules, "aiohttp", websockets)
+    load(ShopSettings)
+
+    environment.setitem(sys.modules, "aiohttp", None)  # as where it is not installed
+    assert refusal().startswith("NATS_URL is wrong: needs aiohttp for ws:// and wss://: install")
+    assert SECRET not in refusal()
 
 
 @pytest.mark.parametrize("services", ["a=h:70000", "a=h:0", "a=h:123456", "a=h", "=h:1", "a"])

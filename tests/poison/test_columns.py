@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from tests.waiting import until
 from twinlog import Metadata, Recorded
 from twinlog.jetstream import connection as jetstream
 from twinlog.log.ports import ReadRequest
+from twinlog.postgres.named_queries import QUERIES
 from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.testing.internals import JetStreamTwin, PostgresLog, Relay, Twin, open_log
 
@@ -119,6 +122,30 @@ async def test_timers_of_any_time_are_read_in_order(log: PostgresLog) -> None:
     due = await log.due(now, 10)
     assert [timer.stream.id for timer in due] == ["0", "1", "2", "3"]
     assert [timer.stream.id for timer in await log.due(now, 10, due[2])] == ["3"]
+
+
+async def test_a_page_of_very_many_that_wait_reads_no_others(log: PostgresLog) -> None:
+    async with log.pool.acquire() as connection:
+        await connection.execute(
+            "INSERT INTO timers SELECT 'gone', n::text, 1, '2020-01-01'::timestamptz + n * '1 ms'::interval "
+            "FROM generate_series(1, 5000) n"
+        )
+        await connection.execute("ANALYZE timers")
+        now = datetime.now(UTC)
+        first = await log.due(now, 200)
+        next = await log.due(now, 200, first[-1])
+        assert [int(timer.stream.id) for timer in [*first, *next]] == [*range(1, 401)]
+        for name, after in {"due": [], "due_after": [first[-1].due, *first[-1].stream]}.items():
+            [row] = await connection.fetch(
+                f"EXPLAIN (ANALYZE, FORMAT JSON) {QUERIES[name]}", now, 200, *after
+            )
+            assert rows_read(json.loads(row[0])[0]["Plan"]) <= 220, name
+
+
+def rows_read(plan: dict[str, Any]) -> int:
+    """How many rows the scans of a plan have looked at."""
+    below = sum(map(rows_read, plan.get("Plans", [])))
+    return below or int(plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0))
 
 
 async def test_whatever_cannot_be_copied_shows_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

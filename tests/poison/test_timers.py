@@ -15,6 +15,7 @@ from tests.kernel.counter import ALARM, Alarm, Set
 from tests.poison.kinds import KINDS, Kind, fails, learn, patched, poison, unknown_type
 from tests.waiting import until
 from twinlog import FailedPrecondition, Log, Schema, StreamId, Transaction, Unavailable, Writer
+from twinlog.log import timers as timers_module
 from twinlog.log.ports import Conflict, ReadRequest, StreamSlice
 from twinlog.log.timers import Timers
 from twinlog.model.errors import PartlyUnavailable
@@ -176,6 +177,54 @@ async def test_while_they_wait_they_are_not_read_at_every_look(log: MemoryLog) -
         for _ in range(3):
             await timers.fire()
     assert looks == [200, 200, 200, 200, 100, 100, 100]
+
+
+async def test_very_many_that_wait_are_few_in_memory_in_the_logs_and_at_each_look(
+    lines: list[EventDict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timers_module, "_REMEMBERED", 100)
+    looks: list[int] = []
+
+    class Noted(MemoryLog):
+        async def due(self, now: datetime, limit: int, after: Timer | None = None) -> list[Timer]:
+            found = await super().due(now, limit, after)
+            looks.append(len(found))
+            return list(found)
+
+    noted, clock, many = Noted("alarms"), ManualClock(LATER), 5_050
+    for number in range(many):
+        gone = StreamId("gone", f"{number:04}")
+        noted.timers[gone] = Timer(gone, 1, START + timedelta(milliseconds=number))
+    async with writing(noted, clock) as writer:
+        timers = Timers(noted, writer, [ALARM], clock=clock, actor="tests")
+        await set_alarms(writer, "first", due=LATER)
+        assert await timers.fire() == 1, "also behind all of them"
+        for again in range(8):
+            looks.clear()
+            if again == 1:
+                timers._try_again_at = 0.0
+            await set_alarms(writer, str(again), due=LATER)
+            assert await timers.fire() == 1
+            assert len(looks) <= 6, "those that wait are tried again a thousand at a time"
+            assert sum(looks) <= 6 * 200
+            assert timers.stuck == many
+            assert len(timers._told) <= 100
+            assert len(timers._known) <= 200
+        assert f"; and {many - 5} more; tried again every 10 s" in str(timers.problem)
+
+        for number in range(0, many, 2):
+            del noted.timers[StreamId("gone", f"{number:04}")]
+        sound = alarm("sound")
+        await set_alarms(writer, "sound", due=LATER)
+        noted.timers[sound] = noted.timers[sound]._replace(due=START)
+        timers._try_again_at = 0.0
+        assert sum([await timers.fire() for _ in range(3)]) == 1, "found in the round"
+        assert timers.stuck == many // 2
+        noted.timers.clear()
+        timers._try_again_at = 0.0
+        await timers.fire()
+        assert timers.problem is None
+    assert len([line for line in lines if line["event"] == "timers.stuck"]) == 100
 
 
 async def test_a_timer_that_changes_is_tried_at_once(log: MemoryLog) -> None:

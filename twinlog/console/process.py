@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from twinlog.console import pages
 from twinlog.console.app import Console
+from twinlog.console.connections import Connection
 from twinlog.console.page import Page
 from twinlog.console.services import connected
 from twinlog.model.errors import ConfigurationError
@@ -93,6 +94,7 @@ async def serving(
             server = _Server(
                 uvicorn.Config(
                     console.app,
+                    http=Connection,
                     log_config=None,
                     access_log=False,
                     lifespan="off",

@@ -187,17 +187,23 @@ def evolve(dead: DeadLetters, event: Message) -> DeadLetters:
             )
             return _with(dead, event.key, (*dead.parked.get(event.key, ()), letter))
         case pb.EventReplayFailed():
-            return _with(dead, event.key, tuple(_failed(letter, event) for letter in dead.parked[event.key]))
+            before, named, after = _parted(dead, event)
+            failed = (each._replace(error_type=event.error_type, error=event.error) for each in named)
+            return _with(dead, event.key, (*before, *failed, *after))
         case pb.EventReplayed() | pb.EventDiscarded():
-            kept = (letter for letter in dead.parked[event.key] if letter.position != event.position)
-            return _with(dead, event.key, tuple(kept))
+            before, _, after = _parted(dead, event)
+            return _with(dead, event.key, before + after)
     return replace(dead, version=dead.version + 1)
 
 
-def _failed(letter: DeadLetter, event: pb.EventReplayFailed) -> DeadLetter:
-    if letter.position != event.position:
-        return letter
-    return letter._replace(error_type=event.error_type, error=event.error)
+def _parted(
+    dead: DeadLetters, event: pb.EventReplayFailed | pb.EventReplayed | pb.EventDiscarded
+) -> tuple[tuple[DeadLetter, ...], tuple[DeadLetter, ...], tuple[DeadLetter, ...]]:
+    """The letters of a key before the one that an event is about, that one, and those behind it, of which there may be
+    very many: they are not looked at."""
+    letters = dead.parked[event.key]
+    at = next((at for at, letter in enumerate(letters) if letter.position == event.position), len(letters))
+    return letters[:at], letters[at : at + 1], letters[at + 1 :]
 
 
 def _with(dead: DeadLetters, key: str, letters: tuple[DeadLetter, ...]) -> DeadLetters:

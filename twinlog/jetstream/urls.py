@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -41,6 +42,10 @@ def servers(url: str) -> Servers:
             urls.append(f"{scheme}://{host}")
     if len({url.startswith("ws") for url in urls}) > 1:
         raise ValueError("must have servers of one kind: nats:// and tls://, or ws:// and wss://")
+    if urls[0].startswith("ws") and not find_spec(
+        "aiohttp"
+    ):  # nats-py would try again for ever, without a word
+        raise ValueError("needs aiohttp for ws:// and wss://: install aiohttp, or use nats:// or tls://")
     if len(logins) > 1:
         raise ValueError("must have one user and password for all servers")
     if not logins:

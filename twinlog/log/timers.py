@@ -4,7 +4,8 @@ The log keeps one timer row per stream, set and cleared in the transaction of th
 outlive the process. A late or repeated wake-up does nothing: the decider checks its state.
 
 A timer that cannot be fired, because its stream cannot be read or its aggregate is gone, stays where it is, is reported
-and is tried again now and then. It holds up no other.
+and is tried again now and then. It holds up no other. There may be very many of them: they are told by their number and
+a few names, few are remembered, and few of them are tried again at a time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
@@ -31,9 +33,13 @@ from twinlog.model.event import Metadata, Recorded
 
 _BATCH = 200
 _AGAIN_SECONDS = 10.0
-"""How often timers that could not be fired are tried again."""
+"""How often timers that could not be fired are tried again, if all can be in that time."""
+_PAGES_AGAIN = 5
+"""How many batches of them at a look."""
 _NAMED = 5
 """How many of them health names."""
+_REMEMBERED = 1_000
+"""How many of them are known one by one, and logged."""
 
 Causes = Mapping[Timer, Recorded]
 """By timer: the event that set it, where there is one."""
@@ -44,6 +50,19 @@ class AggregateGone(TwinlogError):
     """No aggregate {type} is declared here; deploy a version that has it, or delete the timer."""
 
     reason = "AGGREGATE_GONE"
+
+
+@dataclass(slots=True)
+class _Round:
+    """One in which all that are stuck are tried again, over many looks where they are very many."""
+
+    found: dict[Timer, str]
+    """Some of those that are stuck still, and why."""
+    after: Timer | None = None
+    """The last that was tried again, of those that looks pass."""
+    count: int = 0
+    """How many of them are stuck still."""
+    ended: bool = False
 
 
 class Timers:
@@ -72,10 +91,15 @@ class Timers:
         self._actor = actor
         self._interval_seconds = interval_seconds
         self._traced = traced
-        self._stuck: Mapping[Timer, str] = {}
-        """Those that could not be fired, and why."""
+        self._told: dict[Timer, str] = {}
+        """Some of those that could not be fired, and why."""
+        self._known: dict[Timer, str] = {}
+        """Some of those beyond ``_passed``: they are not tried before the next round."""
         self._passed: Timer | None = None
         """Up to this one, all that are due are stuck; the next look begins behind it."""
+        self._behind = self._beyond = 0
+        """How many are stuck up to there, and after."""
+        self._round: _Round | None = None
         self._try_again_at = 0.0
         self._retrying = Retrying(
             say_failing=say.warning("timers.stopped", log=log.name),
@@ -88,21 +112,22 @@ class Timers:
     @property
     def problem(self) -> str | None:
         """Current fault, or which timers could not be fired and why; None while healthy."""
-        if self._retrying.problem or not self._stuck:
+        if self._retrying.problem or not self.stuck:
             return self._retrying.problem
         said = [
             f"the timer of {timer.stream} cannot fire: {why.removesuffix('.')}"
-            for timer, why in islice(self._stuck.items(), _NAMED)
+            for timer, why in islice(self._told.items(), min(_NAMED, self.stuck))
         ]
-        if len(self._stuck) > _NAMED:
-            said.append(f"and {len(self._stuck) - _NAMED} more")
-        said.append(f"tried again every {_AGAIN_SECONDS:g} s")
+        if self.stuck > len(said):
+            said.append(f"and {self.stuck - len(said)} more")
+        looks = self.stuck // (_PAGES_AGAIN * _BATCH)
+        said.append(f"tried again every {max(_AGAIN_SECONDS, looks * self._interval_seconds):g} s")
         return "; ".join(said).encode("ascii", "backslashreplace").decode()
 
     @property
     def stuck(self) -> int:
         """How many timers could not be fired."""
-        return len(self._stuck)
+        return self._behind + self._beyond
 
     async def run(self) -> None:
         """Fires endlessly, while the lease is held; an outage of the store delays wake-ups and loses none."""
@@ -115,32 +140,62 @@ class Timers:
                 await asyncio.sleep(self._interval_seconds)
         finally:
             self._retrying.reset()  # another replica takes over, and its faults are not ours
-            self._stuck, self._passed, self._try_again_at = {}, None, 0.0
+            self._told, self._known, self._passed, self._behind, self._beyond = {}, {}, None, 0, 0
+            self._round, self._try_again_at = None, 0.0
 
     async def fire(self) -> int:
         """Wakes the streams that are due now; returns how many."""
         now, time = self._clock.now(), asyncio.get_running_loop().time()
-        again = time >= self._try_again_at
-        known = {} if again else self._stuck
-        passed = after = None if again else self._passed
-        fired, stuck, none_fired = 0, dict(known), True
-        while True:
-            timers = await self._log.due(now, _BATCH, *([after] if after else []))
-            waiting = [timer for timer in timers if timer not in known]
-            failed = await self._wake_all(waiting, now)
-            fired += len(waiting) - len(failed)
-            stuck |= failed
-            if len(timers) < _BATCH:
-                break
-            after = timers[-1]
-            none_fired &= fired == 0
-            passed = after if none_fired else passed
-        self._stuck, self._passed = stuck, passed
-        if again:
-            self._try_again_at = time + _AGAIN_SECONDS
+        if self._round is None and time >= self._try_again_at:
+            self._round, self._known, self._try_again_at = _Round({}), {}, time + _AGAIN_SECONDS
+        fired = await self._try_again(self._round, now) if self._round else 0
+        fired += await self._look(now)
+        if self._round and self._round.ended:
+            self._told, self._round = self._round.found, None
         if fired:
             structlog.get_logger().info("timers.fired", log=self._log.name, count=fired)
         return fired
+
+    async def _try_again(self, round: _Round, now: datetime) -> int:
+        """Tries some again of those that every look passes; the round ends with the last."""
+        passed, fired, pages = self._passed, 0, 0
+        while passed and not round.ended and pages < _PAGES_AGAIN:
+            page = await self._due(now, round.after)
+            timers = [timer for timer in page if timer.due <= passed.due]
+            timers = timers[: timers.index(passed) + 1] if passed in timers else timers
+            failed = await self._wake_all(timers, now)
+            fired += len(timers) - len(failed)
+            round.count += len(failed)
+            round.after = timers[-1] if timers else round.after
+            round.ended, pages = passed in timers or len(timers) < _BATCH, pages + 1
+        if passed is None or round.ended:
+            round.ended, self._passed, self._behind = True, round.after, round.count
+        return fired
+
+    async def _look(self, now: datetime) -> int:
+        """Fires all that are due beyond those that are known to be stuck."""
+        after, fired, beyond = self._passed, 0, 0
+        while True:
+            timers = await self._due(now, after)
+            waiting = [timer for timer in timers if timer not in self._known]
+            failed = await self._wake_all(waiting, now)
+            fired += len(waiting) - len(failed)
+            stuck = len(timers) - len(waiting) + len(failed)
+            if stuck == len(timers) == _BATCH and after == self._passed:
+                self._passed, self._behind = timers[-1], self._behind + stuck
+                for timer in timers:
+                    self._known.pop(timer, None)
+            else:
+                beyond += stuck
+                self._known |= islice(failed.items(), max(0, _REMEMBERED - len(self._known)))
+            if len(timers) < _BATCH:
+                break
+            after = timers[-1]
+        self._beyond = beyond
+        return fired
+
+    async def _due(self, now: datetime, after: Timer | None) -> Sequence[Timer]:
+        return await self._log.due(now, _BATCH, *([after] if after else []))
 
     async def _wake_all(self, timers: Sequence[Timer], now: datetime) -> Mapping[Timer, str]:
         """Wakes streams; gives the timers that could not be fired, and why."""
@@ -151,10 +206,20 @@ class Timers:
         }
         if declared := [timer for timer in timers if timer not in failed]:
             failed |= await self._wake_declared(declared, now)
-        for timer, error in failed.items():
-            if self._stuck.get(timer) != str(error):
-                self._say_stuck(timer, error)
+        for timer in timers:
+            if timer not in failed:
+                self._told.pop(timer, None)
+            else:
+                self._tell(timer, failed[timer])
         return {timer: str(error) for timer, error in failed.items()}
+
+    def _tell(self, timer: Timer, error: Exception) -> None:
+        why = str(error)
+        if self._round and len(self._round.found) < _REMEMBERED:
+            self._round.found[timer] = why
+        if self._told.get(timer) != why and (timer in self._told or len(self._told) < _REMEMBERED):
+            self._told[timer] = why
+            self._say_stuck(timer, error)
 
     async def _causes(self, timers: Sequence[Timer]) -> Causes:
         """The events that set the timers: a wake-up continues their trace, and has their correlation and ``extra``."""

@@ -193,7 +193,7 @@ SELECT stream_type, stream_id, version, greatest(due, '0001-01-02 00:00Z') AS du
 -- The timers that are due and follow another one, oldest first.
 SELECT stream_type, stream_id, version, greatest(due, '0001-01-02 00:00Z') AS due FROM timers
  WHERE due <= least($1::timestamptz, now()) AND due >= $3 AND (due, stream_type, stream_id) > ($3, $4, $5)
- ORDER BY due, stream_type, stream_id LIMIT $2;
+ ORDER BY timers.due, stream_type, stream_id LIMIT $2;
 
 -- name: save
 -- Keeps snapshots; an older one never replaces a newer one of the same schema.
