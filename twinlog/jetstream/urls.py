@@ -42,9 +42,7 @@ def servers(url: str) -> Servers:
             urls.append(f"{scheme}://{host}")
     if len({url.startswith("ws") for url in urls}) > 1:
         raise ValueError("must have servers of one kind: nats:// and tls://, or ws:// and wss://")
-    if urls[0].startswith("ws") and not find_spec(
-        "aiohttp"
-    ):  # nats-py would try again for ever, without a word
+    if urls[0].startswith("ws") and not find_spec("aiohttp"):  # nats-py would wait for it without end
         raise ValueError("needs aiohttp for ws:// and wss://: install aiohttp, or use nats:// or tls://")
     if len(logins) > 1:
         raise ValueError("must have one user and password for all servers")
