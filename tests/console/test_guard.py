@@ -205,7 +205,9 @@ async def test_nothing_is_said_to_be_missing_by_a_version_that_does_not_serve_it
 
 async def test_an_address_that_is_taken_is_told_with_its_setting(shop: ServedShop, console: str) -> None:
     taken = console.removeprefix("http://")
-    with pytest.raises(AddressTaken, match=f"CONSOLE_ADDRESS: {taken} cannot be had"):
+    with pytest.raises(
+        AddressTaken, match=rf"CONSOLE_ADDRESS: {taken} cannot be had \(Address already in use\)"
+    ):
         async with serving(shop.addresses, taken):
             pass
 

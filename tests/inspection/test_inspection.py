@@ -6,9 +6,9 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 import grpc
 import grpc.aio
@@ -25,7 +25,7 @@ from tests.kernel.edge import rich
 from tests.memory_shop import MemoryShop
 from tests.virtual_time import in_virtual_time
 from tests.waiting import until
-from twinlog import Recorded, Schema
+from twinlog import Aggregate, Recorded, Schema, StreamId
 from twinlog.log import scan
 from twinlog.log.history import LogHistory
 from twinlog.model.messages import as_object
@@ -227,6 +227,11 @@ async def test_what_comes_is_followed(shop: MemoryShop) -> None:
         call.cancel()
 
 
+@dataclass(frozen=True)
+class Lines:
+    of: tuple[str, ...] = ()
+
+
 @asynccontextmanager
 async def large_events(cause: Callable[[int], str]) -> AsyncIterator[Any]:
     """The inspection of a log whose 60 events do not fit into a message together; ``cause`` of each, by version."""
@@ -248,6 +253,41 @@ async def test_a_stream_of_large_events_shows_as_many_as_fit() -> None:
         shown = await stub.GetStream(pb.GetStreamRequest(stream="counter/a"))
     assert [event.version for event in shown.events] == [*range(37, 61)]
     assert shown.version == 60
+
+
+class Texts(NamedTuple):
+    """What a test writes into one stream of texts, and how an answer is asked for."""
+
+    lines: int
+    line_bytes: int
+    since: int = 0
+
+
+@pytest.mark.parametrize("texts", [Texts(1, 710_000), Texts(200, 400), Texts(900, 2_000, since=1)])
+@pytest.mark.parametrize("changes_only", [False, True])
+async def test_whatever_a_stream_comes_to_fits_into_a_message(texts: Texts, changes_only: bool) -> None:
+    def evolve(_state: Lines, event: Any) -> Lines:
+        return Lines(tuple(event.value[at :: texts.lines] for at in range(texts.lines)))
+
+    aggregate: Aggregate[Lines, Any] = Aggregate("text", Lines(), lambda *_: [], evolve, lambda _: "key")
+    log, stream = MemoryLog("log"), StreamId("text", "a")
+    for version in range(1, 101 if not texts.since else 3):
+        message = StringValue(value=chr(97 + version % 26) * texts.lines * texts.line_bytes)
+        event = new_event(stream, version, message)._replace(metadata=METADATA)
+        await append(log, replace(batch((stream, version - 1, 1)), events=[event]))
+    inspected = Inspected("service", log, MemoryTwin("log"), Schema(), datetime.now(UTC), [aggregate])
+    request = pb.GetStreamRequest(stream="text/a", with_states=True, changes_only=changes_only)
+    if texts.since:
+        request.since.version = texts.since
+    async with (
+        serve([*registrations(InspectionService(inspected))], domain="shop") as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        told = await InspectionServiceStub(channel).GetStream(request)
+    assert told.events and len(told.states) == len(told.events)
+    newest = told.states[-1]
+    assert len(newest.changes) + newest.more_changes == texts.lines
+    assert len(told.changes) + told.more_changes == bool(texts.since) * texts.lines
 
 
 async def test_large_causes_and_effects_are_told_as_far_as_they_fit() -> None:

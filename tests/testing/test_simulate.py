@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partialmethod
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -18,7 +18,7 @@ from tests.hotel import simulation as hotel
 from tests.hotel.services import HOTEL, PATIENT_HOTEL
 from tests.hotel.simulation import SCENARIO, HotelInvariants, script
 from twinlog import Recorded
-from twinlog.testing import Invariants, Kinds, Scenario, Simulation, SimulationFailed, simulate
+from twinlog.testing import Invariants, Kinds, MemoryLog, Scenario, Simulation, SimulationFailed, simulate
 from twinlog.testing.simulation.commits import shown
 
 SEEDS = range(12)
@@ -58,6 +58,15 @@ def test_a_planted_bug_is_found_and_can_be_replayed(
         )
         assert int(calls) + int(faults) <= 4
     assert simulate(SCENARIO, HotelInvariants, seeds=[found.seed]).seeds == 1
+
+
+def test_a_bug_that_is_planted_in_a_store_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    def due(*_given: object) -> NoReturn:
+        raise ArithmeticError("planted")
+
+    monkeypatch.setattr(MemoryLog, "due", due)
+    ((_, failure),) = Simulation(SCENARIO, HotelInvariants).sweep(range(1)).failures
+    assert "planted" in failure.facts
 
 
 def test_a_scenario_says_what_goes_wrong() -> None:

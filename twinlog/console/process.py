@@ -12,6 +12,7 @@ import structlog
 import uvicorn
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from twinlog._aio.reasons import reason
 from twinlog.console import pages
 from twinlog.console.app import Console
 from twinlog.console.connections import Connection
@@ -140,5 +141,5 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
             listening.bind((host, port))
             listening.listen(128)
         except OSError as error:
-            raise AddressTaken(address=f"{host}:{port}", why=error.strerror or str(error)) from None
+            raise AddressTaken(address=f"{host}:{port}", why=reason(error)) from None
         yield listening

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
 
+from twinlog._aio.reasons import reason
 from twinlog._aio.retrying import Watched
 from twinlog.model.errors import ConfigurationError
 from twinlog.rpc.accepting import Acceptor
@@ -203,8 +203,7 @@ def refuse_taken(address: str, setting: str, *, shared: bool) -> None:
     try:
         _probe(host.strip("[]"), int(port), shared)
     except (OSError, ValueError) as error:
-        known = isinstance(error, OSError) and error.errno
-        raise _taken(address, setting, os.strerror(known) if known else error) from error
+        raise _taken(address, setting, reason(error)) from error
 
 
 def _taken(address: str, setting: str, why: object) -> ConfigurationError:

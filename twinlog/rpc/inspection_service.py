@@ -38,6 +38,8 @@ _NEWEST, _MOST_NEWEST = 100, 1_000
 _MOST_CHANGES = 1_000
 _MOST_BYTES = 2_500_000
 """Of the events beside a state."""
+_ROOM_BYTES = 4_000_000
+"""Of all that is told of a stream: a client takes messages of 4 MiB."""
 _MOST_SECONDS = 5.0
 """How long a call without a deadline waits for the process's servers."""
 _LOOK_EVERY_SECONDS = 0.25
@@ -133,16 +135,16 @@ class InspectionService(InspectionServiceServicer):
         if not slice.events:
             raise StreamNotFound(log=self._log.name, stream=str(stream))
         response.version = version
-        response.events.extend(self._newest(slice.events))
-        events = slice.events[-len(response.events) :]
         _show(found, request, response)
+        response.events.extend(self._newest(slice.events, min(_MOST_BYTES, _room(response))))
+        events = slice.events[-len(response.events) :]
         await asyncio.sleep(0)
         try:
             if since and isinstance(found, Entry) and response.HasField("state"):
                 await self._compare(stream, since, found, until, response)
             if request.with_states and not response.folded:
                 whole = not request.changes_only
-                for step in await self._states(stream, events, until, whole=whole):
+                for step in await self._states(stream, events, until, _room(response), whole=whole):
                     response.states.append(step)  # copied, as is all of it once more when it is sent
                     await asyncio.sleep(0)
         except StillFolding as still:
@@ -160,9 +162,9 @@ class InspectionService(InspectionServiceServicer):
         async for response in correlated_events(self._log, request, limit, checks, self._logged):
             yield response
 
-    def _newest(self, events: Sequence[Recorded]) -> Sequence[pb.LoggedEvent]:
+    def _newest(self, events: Sequence[Recorded], room: int) -> Sequence[pb.LoggedEvent]:
         """Those that fit, the oldest first."""
-        return that_fit(map(self._logged, reversed(events)), _MOST_BYTES)[::-1]
+        return that_fit(map(self._logged, reversed(events)), room)[::-1]
 
     async def _upto(self, stream: StreamId, request: pb.GetStreamRequest) -> int:
         """The version that is asked for; of now, the largest number. Raises StreamNotFound and StreamNotBegun."""
@@ -195,10 +197,12 @@ class InspectionService(InspectionServiceServicer):
         compare = partial(changes, after.aggregate, before, after.state, _MOST_CHANGES)
         large = bool(response.large)  # it takes 0.1 s of two maps of 30,000 that share nothing
         told, response.more_changes = await asyncio.to_thread(compare) if large else compare()
-        response.changes.extend(told)
+        fit = that_fit(told, _room(response))
+        response.more_changes += len(told) - len(fit)
+        response.changes.extend(fit)
 
     async def _states(
-        self, stream: StreamId, events: Sequence[Recorded], until: float | None, *, whole: bool
+        self, stream: StreamId, events: Sequence[Recorded], until: float | None, room: int, *, whole: bool
     ) -> Sequence[pb.StreamState]:
         """What each of the events changed, and came to; none where that cannot be shown."""
         if (aggregate := self._inspected.aggregate(stream.type)) is None:
@@ -211,7 +215,8 @@ class InspectionService(InspectionServiceServicer):
                 return []
             before = found
         try:
-            return await states(self._inspected.schema, before, await self._opened(events), whole=whole)
+            opened = await self._opened(events)
+            return await states(self._inspected.schema, before, opened, room, whole=whole)
         except Exception:  # of a state that cannot be shown; without_state says so
             return []
 
@@ -251,6 +256,11 @@ def _show(found: Entry | str, request: pb.GetStreamRequest, response: pb.GetStre
     checks.done()
     response.state.CopyFrom(state)
     response.large.extend(large)
+
+
+def _room(response: pb.GetStreamResponse) -> int:
+    """Bytes that it may still take in."""
+    return _ROOM_BYTES - response.ByteSize()
 
 
 def _patience(context: Context) -> Patience:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import TypeVar
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError, Message
@@ -15,6 +16,8 @@ from twinlog.model.messages import message_class
 from twinlog.model.schema import Schema
 from twinlog.model.times import timestamp
 from twinlog.v1 import inspection_pb2 as pb
+
+M = TypeVar("M", bound=Message)
 
 
 def logged(event: Recorded, schema: Schema) -> pb.LoggedEvent:
@@ -39,14 +42,14 @@ def logged(event: Recorded, schema: Schema) -> pb.LoggedEvent:
     )
 
 
-def that_fit(events: Iterable[pb.LoggedEvent], most_bytes: int) -> list[pb.LoggedEvent]:
-    """As many of the first events as fit, and one at least, where there is any: a client takes messages of 4 MiB."""
-    found: list[pb.LoggedEvent] = []
-    for event in events:
-        most_bytes -= event.ByteSize()
+def that_fit(messages: Iterable[M], most_bytes: int) -> list[M]:
+    """As many of the first as fit, and one at least, where there is any: a client takes messages of 4 MiB."""
+    found: list[M] = []
+    for message in messages:
+        most_bytes -= message.ByteSize()
         if found and most_bytes < 0:
             break
-        found.append(event)
+        found.append(message)
     return found
 
 

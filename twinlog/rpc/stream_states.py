@@ -19,7 +19,7 @@ MOST_STATES = 100
 """Events of one answer whose states are told."""
 _MOST_CHANGES = 200
 _MOST_BYTES = 1_500_000
-"""States of one answer, as JSON: gRPC refuses messages of 4 MiB."""
+"""States of one answer, as JSON."""
 
 
 def shown(at: Entry, part: Part = FIRST) -> tuple[Struct | str, Sequence[pb.LargeField]]:
@@ -34,10 +34,10 @@ def shown(at: Entry, part: Part = FIRST) -> tuple[Struct | str, Sequence[pb.Larg
 
 
 async def states(
-    schema: Schema, before: Entry, events: Sequence[Recorded], *, whole: bool
+    schema: Schema, before: Entry, events: Sequence[Recorded], room: int, *, whole: bool
 ) -> list[pb.StreamState]:
     """What each event changed of the stream as it was before them, and with ``whole`` what it came to; it ends where
-    one cannot be read.
+    one cannot be read. ``room``: bytes; changes of the oldest events that do not fit are counted only.
 
     Raises whatever pydantic does over a state that it does not understand.
     """
@@ -53,17 +53,21 @@ async def states(
         entries.append(folded)
         at = folded
         await asyncio.sleep(0)
+    for step in reversed(steps):
+        room -= step.ByteSize()
+        if room < 0:
+            step.more_changes += len(step.changes)
+            step.ClearField("changes")
     if whole:
-        await _fill(steps, entries)
+        await _fill(steps, entries, min(_MOST_BYTES, room))
     return steps
 
 
-async def _fill(steps: Sequence[pb.StreamState], entries: Sequence[Entry]) -> None:
+async def _fill(steps: Sequence[pb.StreamState], entries: Sequence[Entry], left: int) -> None:
     """Tells as many of the newest states as there is room for."""
-    left = _MOST_BYTES
     for step, at in zip(reversed(steps), reversed(entries), strict=True):
         step.state.update(told(at.aggregate, at.state).value)
-        left -= step.ByteSize()
+        left -= step.state.ByteSize()
         if left < 0:
             step.ClearField("state")
             return

@@ -1,4 +1,4 @@
-"""Dashboards as Grafana reads them: JSON to import, or to provision from a folder."""
+"""Dashboards as Grafana reads them: JSON to import, or to provision from a folder; and the files, with the rules."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from twinlog.observe.dashboards.service import SERVICE
 from twinlog.observe.metrics.scrape import UP
 
 DASHBOARDS: Sequence[Dashboard] = (OVERVIEW, SERVICE, SAGAS, CONSUMERS)
+RULES = "twinlog.rules.yml"
 
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 _SCHEMA = 39
@@ -129,9 +130,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "stat": {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value", "textMode": "auto"},
 }
-
-
-RULES = "twinlog.rules.yml"
 
 
 def written(folder: Path, docs: str = "") -> Sequence[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import sys
 import zlib
@@ -16,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from twinlog._aio.reasons import reason
 from twinlog.model.errors import ConfigurationError
 from twinlog.observe.metrics.event_loop import EventLoop
 from twinlog.observe.metrics.metric import Concern
@@ -60,7 +60,7 @@ async def serving(address: str, page: Page) -> AsyncIterator[str]:
             "leave it empty",
             setting=SETTING,
             address=address,
-            why=os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error,
+            why=reason(error),
         ) from error
     thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()

@@ -15,13 +15,13 @@ SIZES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 AGES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 """Upper bounds of the buckets of what may be old."""
 
+# What failures are called.
 OTHER = "OTHER"
 OK = "OK"
 CANCELLED = "CANCELLED"
 INTERNAL = "INTERNAL"
 UNAVAILABLE = Unavailable.reason
 OVERLOADED = Overloaded.reason
-"""What failures are called."""
 _MOST_VALUES = 100
 
 

@@ -92,10 +92,15 @@ class Remote(Generic[StoreType]):
 def asked(
     what: str, method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
-    """The method of a memory adapter as one of a :class:`Remote`, which asks for it over the network."""
+    """The method of a memory adapter as one of a :class:`Remote`, which asks for it over the network.
+
+    It is looked up when it is asked for: a bug may have been planted in it since.
+    """
 
     async def ask(remote: Remote[Any], /, *given: P.args, **named: P.kwargs) -> T:
-        return await remote._ask(what, lambda: at_once(method(remote._memory, *given, **named)))
+        return await remote._ask(
+            what, lambda: at_once(getattr(remote._memory, method.__name__)(*given, **named))
+        )
 
     return ask
 
