@@ -49,7 +49,7 @@ def in_groups(listed: Sequence[Listed]) -> list[Group]:
         rest = _Key(group.consumer, group.error_type, "")
         if rest != group:
             groups[rest] += groups.pop(group)
-            behind[rest] += behind.pop(group)
+            behind[rest] += behind.pop(group, 0)
     return [
         Group(
             found,
