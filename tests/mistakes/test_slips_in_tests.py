@@ -176,6 +176,10 @@ SLIPS: Mapping[str, tuple[Callable[[], object], str]] = {
         world(do=lambda made: untyped_advance(made, 5)),
         "advance: by is 5; give a timedelta",
     ),
+    "a decider that is async": (
+        lambda: asked(changed(decide=later)),
+        "aggregate 'journal': decide is async.*make it a plain function",
+    ),
     # a simulation
     "nothing asked": (simulated(), "no seed has a command, so that nothing was asked of the services"),
     "one service in no list": (
