@@ -49,6 +49,21 @@ def run(project: Path, *command: str | Path) -> str:
     return done.stdout
 
 
+def test_a_project_without_generated_code_is_told_to_make_it(project: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    doctor = [sys.executable, "-m", "twinlog", "doctor"]
+    done = subprocess.run(doctor, cwd=project, env=env, capture_output=True, text=True, timeout=60)
+    said = "No module named 'book_club'; generate the code of the protos: twinlog proto"
+    assert (done.returncode, done.stderr.count(said)) == (2, 1)
+    told = Project.required().told
+    for name, way_out in (
+        ("book_club.v1.events_pb2", True),
+        ("book_club.v1.event_pb2", False),
+        ("other", False),
+    ):
+        assert told(ModuleNotFoundError(name=name)).endswith("twinlog proto") == way_out
+
+
 def test_a_new_project_passes_its_checks(project: Path) -> None:
     assert main(["proto"]) == 0
     run(project, _BIN / "ruff", "check", "--no-cache", ".")

@@ -21,7 +21,7 @@ from tests.dead_letters.journal import (
     event,
     positions,
 )
-from twinlog import PostgresViews, Projection, Schema, StreamId, ViewStore
+from twinlog import PostgresViews, Projection, Schema, StreamId, View, ViewStore
 from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.dead_letters import DeadLetterId, Discard, NotParked
 from twinlog.log.ports import Conflict
@@ -229,3 +229,24 @@ async def test_rows_whose_columns_would_change_places_are_refused(postgres_url: 
         with pytest.raises(OtherColumns, match=said):
             await projection.handle(source.add("a:1"), 0)
         assert not await log.pool.fetch("SELECT FROM journal")
+
+
+async def test_no_event_is_parked_where_the_table_lacks_a_column(postgres_url: str, database: str) -> None:
+    class Wider(NamedTuple):
+        key: str
+        written: str
+        updated_at: datetime
+        due: str
+
+    class Widened(Source):
+        def view(self, _shared: str = "") -> View[Any]:
+            return View("journal", lambda _event, _message: "a", rules={StringValue: lambda *_: row})
+
+    row, source = Wider("a", "1", START, ""), Widened()
+    async with open_log(postgres_url, database, "views", "tests.dead_letters.sql") as log:
+        projection = projecting(source, PostgresViews(log, "tests.dead_letters.sql", {"journal": Wider}))
+        with pytest.raises(
+            OtherColumns, match=r"fields key, .* due, the table the columns .* updated_at; give"
+        ):
+            await projection.handle(source.add("a:1"), 0)
+        assert positions(await projection.dead_letters()) == {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -11,7 +11,7 @@ from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.examples.conftest import HOTEL
+from tests.examples.conftest import HOTEL, LEFT_BEHIND
 from twinlog.cli import main
 
 _KINDS = {".proto": "protos", ".py": "Python", ".sql": "SQL"}
@@ -37,9 +37,12 @@ def by_hand(folder: Path) -> Counter[str]:
 
 
 def files() -> Iterator[Path]:
-    """Those of the hotel in git, besides its README."""
-    listed = subprocess.run(["git", "ls-files"], cwd=HOTEL, check=True, capture_output=True, text=True)
-    yield from (Path(line) for line in listed.stdout.splitlines() if line != "README.md")
+    """Those of the hotel that are written by hand, besides its README."""
+    for folder, folders, names in os.walk(HOTEL):
+        made = LEFT_BEHIND(folder, [*folders, *names])
+        folders[:] = (name for name in folders if name not in made)
+        files = (Path(folder, name).relative_to(HOTEL) for name in names if name not in made)
+        yield from (file for file in files if file != Path("README.md"))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -148,6 +149,29 @@ def test_a_long_fact_is_cut() -> None:
 
     assert len(status.message) == 1024
     assert len(detail(status, ErrorInfo).metadata["thing"]) == 256
+
+
+@pytest.mark.parametrize(
+    ("awaits", "why"),
+    [
+        (False, "/GetOrder gives a coroutine; is an await missing"),
+        (True, "gives None; let it return its resp"),
+    ],
+)
+async def test_a_method_that_gives_no_response_has_its_id_too(awaits: bool, why: str) -> None:
+    async def later() -> Any:
+        return None
+
+    async def get(_request: GetOrderRequest, _context: Context) -> Any:
+        return await later() if awaits else later()
+
+    with capture_logs() as said:
+        async with serving(Edge(get)) as client:
+            refused = await client.refusal()
+    assert refused.code() == grpc.StatusCode.INTERNAL
+    [line] = [line for line in said if line["event"] == "rpc.failed"]
+    assert line["error_id"] == detail(rich(refused), ErrorInfo).metadata["error_id"]
+    assert why in str(line["exc_info"])
 
 
 async def test_a_method_that_is_left_out_is_unimplemented_and_one_that_breaks_is_not() -> None:

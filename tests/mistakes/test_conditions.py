@@ -77,7 +77,7 @@ _NOT_AT_A_START = {
     "postgres.added:refused": "what somebody added to a table shows when rows are stored",
     "postgres.repair:_as_the_owner": "twinlog repair",
     "postgres.named_queries:named": "a problem of the consumer in health, at its first row",
-    "postgres.view_writer:ViewWriter._compare_columns": "the same, of a column",
+    "postgres.view_writer:_other_columns": "the same, of a column",
     "postgres.view_writer:ViewWriter.store": "the same, of a table",
     "service.archive:archive_log": "twinlog archive",
     "service.export:database_of": "twinlog export",

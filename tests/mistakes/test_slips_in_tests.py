@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from google.protobuf.wrappers_pb2 import BoolValue, Int64Value, StringValue, UInt64Value
@@ -32,6 +33,9 @@ from twinlog.rpc import PageTokens, ReadModel
 from twinlog.service.wiring import servicers
 from twinlog.testing import Call, Hosted, Kind, Scenario, World, given, simulate
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence as OnlyForTypes
+
 untyped: Any = SimpleNamespace(
     open_service=open_service,
     Call=Call,
@@ -53,6 +57,22 @@ BEFORE = timedelta(seconds=-1)
 
 def nothing(*_given: Any) -> Any:
     return None
+
+
+def forgets(*_given: Any) -> Row:  # type: ignore[empty-body]
+    """Wiring that serves nothing."""
+
+
+def forgets_both(*_given: Any) -> tuple[Row, Row]:  # type: ignore[empty-body]
+    """The same of two."""
+
+
+def optional(*_given: Any) -> Row | None:
+    return None
+
+
+def unknown(*_given: Any) -> OnlyForTypes[Row]:
+    return []
 
 
 def yields(*_given: Any) -> Iterator[int]:
@@ -167,6 +187,11 @@ SLIPS: Mapping[str, tuple[Callable[[], object], str]] = {
     "wiring that yields": (world(yields), "wire of room_svc: it yields, so that nothing of it has run"),
     "servicers in a list": (world(lambda *_: [object()]), "wire of room_svc: .* give them as a tuple"),
     "the class of a servicer": (world(lambda *_: Row), "it gives the class of a servicer; call it"),
+    "a return that is forgotten": (
+        world(forgets),
+        "wire of room_svc: it gives nothing, and its annotation says Row; is a return missing",
+    ),
+    "a return of several that is forgotten": (world(forgets_both), "its annotation says tuple; is a ret"),
     "a service that serves twice": (
         world(lambda *_: ((object(), nothing, "twinlog.v1.ViewService"),) * 2),
         "room_svc: gRPC service twinlog.v1.ViewService is served 2 times",
@@ -175,6 +200,10 @@ SLIPS: Mapping[str, tuple[Callable[[], object], str]] = {
     "a number of seconds": (
         world(do=lambda made: untyped_advance(made, 5)),
         "advance: by is 5; give a timedelta",
+    ),
+    "a decider that is async": (
+        lambda: asked(changed(decide=later)),
+        "aggregate 'journal': decide is async.*make it a plain function",
     ),
     # a simulation
     "nothing asked": (simulated(), "no seed has a command, so that nothing was asked of the services"),
@@ -307,6 +336,8 @@ def test_what_is_no_servicer_is_told_by_name_in_a_process_too() -> None:
     with closing(wire()) as wired, pytest.raises(ConfigurationError, match="wire of rooms: it is async"):
         servicers(wired, "rooms")
     assert servicers(None, "rooms") == ()
+    for may_give_none in (nothing, unknown, optional, None, partial(nothing)):
+        assert servicers(None, "rooms", may_give_none) == ()
     assert servicers(row := Row("a"), "rooms") in ((row,), row)
 
 

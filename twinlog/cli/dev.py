@@ -195,7 +195,7 @@ async def _restart_on_change(project: Project, system: Any) -> None:
 def specs(project: Project) -> Mapping[str, ServiceSpec]:
     """What each service of a project is, by its package. Raises Usage."""
     sys.path.insert(0, str(project.root))
-    found = {package: _spec(package) for package in project.services}
+    found = {package: _spec(project, package) for package in project.services}
     if wrong := list(in_specs(found)):
         raise Usage("; ".join(wrong))
     return found
@@ -215,7 +215,7 @@ def mains(project: Project, services: Mapping[str, ServiceSpec]) -> Mapping[str,
     return found
 
 
-def _spec(package: str) -> ServiceSpec:
+def _spec(project: Project, package: str) -> ServiceSpec:
     try:
         spec = importlib.import_module(f"{package}.app").SPEC
     except ConfigurationError as error:
@@ -223,7 +223,7 @@ def _spec(package: str) -> ServiceSpec:
     except Exception as error:  # whatever the project's own code raises
         raise Usage(
             f"{package}: its ServiceSpec is to be SPEC in {package}/app.py, which cannot be imported: "
-            f"{type(error).__name__}: {error}"
+            f"{project.told(error)}"
         ) from error
     if not isinstance(spec, ServiceSpec):
         raise Usage(f"{package}: SPEC in {package}/app.py is no ServiceSpec")

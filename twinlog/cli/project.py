@@ -81,8 +81,17 @@ class Project:
         except Exception as error:  # whatever the project's own code raises
             raise Usage(
                 f"{self.root / FILE}: {setting} in [tool.twinlog] is to be package.module:name, and {name} cannot be "
-                f"imported: {type(error).__name__}: {error}"
+                f"imported: {self.told(error)}"
             ) from error
+
+    def told(self, error: Exception) -> str:
+        """Why code of the project cannot be imported, and what to do where its protos have not been generated."""
+        said = f"{type(error).__name__}: {error}"
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            missing = self.protos.joinpath(*error.name.removesuffix("_grpc").removesuffix("_pb2").split("."))
+            if missing.is_dir() or missing.with_suffix(".proto").is_file():
+                return f"{said}; generate the code of the protos: twinlog proto"
+        return said
 
 
 def _table(file: Path) -> dict[str, Any] | None:

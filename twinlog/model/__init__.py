@@ -3,7 +3,7 @@
 Where to begin:
 
 * What a domain writes: ``aggregate``, ``policies``, ``view``, ``effects``, ``saga_table`` with ``saga_step``; ``forms``
-  and ``functions`` refuse what is none of these, where it is made.
+  and ``functions`` refuse anything else where it is made.
 * What is stored: ``event``, ``routing``, ``schema`` with ``upcasts``, ``personal``, and ``errors``, the one tree.
 * A saga: ``saga`` is its state, ``saga_decider`` what happens to it, ``saga_evolution`` what state follows,
   ``saga_commands`` what that state sends; ``saga_aggregate`` makes an aggregate of these.

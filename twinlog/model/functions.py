@@ -11,14 +11,32 @@ from inspect import (
     isgeneratorfunction,
     signature,
 )
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
+
+if TYPE_CHECKING:
+    from twinlog.model.aggregate import AnyAggregate
+
+_PARTS = (
+    (("decide",), ("the state", "a command or event"), True),
+    (("evolve",), ("the state", "a command or event"), False),
+    (("partition_key", "due"), ("the state",), False),
+    (("on_due",), ("the state", "the time"), False),
+)
+"""Functions of an aggregate, what each is given, and whether it may yield its results."""
 
 
 def named(rules: Mapping[type[Message], Callable[..., Any]]) -> Mapping[str, Callable[..., Any]]:
     """The rules of a table, by what a message calls them."""
     return {f"the rule of {event.DESCRIPTOR.full_name}": rule for event, rule in rules.items()}
+
+
+def in_parts(aggregate: AnyAggregate) -> Iterator[str]:
+    """What is wrong with the functions of an aggregate."""
+    for parts, arguments, may_yield in _PARTS:
+        functions = {part: getattr(aggregate, part) for part in parts}
+        yield from in_functions(f"aggregate {aggregate.name!r}", functions, arguments, may_yield=may_yield)
 
 
 def in_functions(

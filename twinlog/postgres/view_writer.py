@@ -24,6 +24,8 @@ _MOVED = "TW001"
 """SQLSTATE that move_checkpoint raises if the checkpoint is elsewhere."""
 _MISFIT = "42"
 """SQLSTATE class of statements that do not fit the tables."""
+_NOT_SENT = "22000"
+"""What asyncpg raises by itself, as for a row with more fields than its table has columns."""
 _NO_TABLE = "42P01"
 _NOT_THE_TABLES = ("42501", "42P05")
 """Of that class: a right that is missing, and a pooler that parts sessions."""
@@ -41,7 +43,7 @@ class OtherTables(ConfigurationError):
 
 
 class OtherColumns(ConfigurationError):
-    """The rows of {view} have the fields {fields}, the table the columns {columns}; put both into one order."""
+    """Rows of {view} have the fields {fields}, the table the columns {columns}; give both the same, in one order."""
 
     reason = "OTHER_COLUMNS"
 
@@ -60,8 +62,8 @@ class ViewWriter:
         self._place = ""
         """Where the builds are that it writes; empty: at home."""
         self._statements: dict[tuple[tuple[str, ...], int], str] = {}
-        self._fitting: set[str] = set()
-        """Tables whose row type has been compared with them."""
+        self._fitting: dict[str, Sequence[str]] = {}
+        """Columns of the tables that row types have been compared with."""
         self.noted: dict[AnyView, Sequence[str]] = {}
         """Views whose changes are noted."""
         self.noting = True
@@ -69,7 +71,7 @@ class ViewWriter:
     def at(self, place: str) -> Self:
         """One that writes the builds of a place."""
         there = copy(self)
-        there._place, there._statements, there._fitting, there.noting = place, {}, set(), not place
+        there._place, there._statements, there._fitting, there.noting = place, {}, {}, not place
         return there
 
     async def store(
@@ -105,6 +107,9 @@ class ViewWriter:
                 raise added from error
             if self._place and error.sqlstate == _NO_TABLE:
                 raise Unavailable(f"build {self._place} was dropped") from error
+            if error.sqlstate == _NOT_SENT and (other := self._too_wide(changes)):
+                await self._log.pool.expire_connections()
+                raise other from error
             if (error.sqlstate or "").startswith(_MISFIT) and error.sqlstate not in _NOT_THE_TABLES:
                 # No event's fault, so none is parked. A session keeps the types of tables that it has seen.
                 await self._log.pool.expire_connections()
@@ -117,11 +122,22 @@ class ViewWriter:
         for view in views:
             if view.table in self._fitting:
                 continue
-            fields = list(getattr(self._types.get(view.table), "_fields", ()))
+            fields = self._fields(view)
             columns = [row[0] for row in await connection.fetch(self._queries["columns"], view.table)]
             if columns != fields and sorted(columns) == sorted(fields):
-                raise OtherColumns(view=view.table, fields=", ".join(fields), columns=", ".join(columns))
-            self._fitting.add(view.table)
+                raise _other_columns(view, fields, columns)
+            self._fitting[view.table] = columns
+
+    def _too_wide(self, views: Iterable[AnyView]) -> OtherColumns | None:
+        """That a view's rows have more fields than its table has columns, which are looked up again."""
+        for view in views:
+            fields, columns = self._fields(view), self._fitting.pop(view.table, ())
+            if len(fields) > len(columns) > 0:
+                return _other_columns(view, fields, columns)
+        return None
+
+    def _fields(self, view: AnyView) -> list[str]:
+        return list(getattr(self._types.get(view.table), "_fields", ()))
 
     async def _replay(
         self,
@@ -154,6 +170,10 @@ class ViewWriter:
             with_parts = f"WITH {', '.join(parts)} " if parts else ""
             self._statements[names, noted] = f"{with_parts}SELECT advance_checkpoint($1, $2, $3, $4)"
         return self._statements[names, noted]
+
+
+def _other_columns(view: AnyView, fields: Sequence[str], columns: Sequence[str]) -> OtherColumns:
+    return OtherColumns(view=view.table, fields=", ".join(fields), columns=", ".join(columns))
 
 
 def _shifted(note: str, first: int) -> str:

@@ -55,7 +55,7 @@ def wanted(
     """What a call's metadata and the token of its request ask for, together.
 
     Of the metadata's token, only the ``logs`` count: a client may carry one token for all services. Raises
-    InvalidArgument for a token that is none, for a choice that is none, and for an installation other than ``ours``.
+    InvalidArgument for an invalid token, for an unknown choice, and for an installation other than ``ours``.
     """
     given = {
         key: text

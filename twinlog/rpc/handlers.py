@@ -6,7 +6,7 @@ Not a grpc.aio interceptor: that costs several coroutines a call, this costs one
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from functools import partial
 from math import inf
@@ -15,10 +15,11 @@ from typing import Any, NamedTuple, Never
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status
 
 from twinlog.model.errors import InvalidArgument, Overloaded, Unavailable, Unimplemented
+from twinlog.model.forms import shown
 from twinlog.rpc.context import Context
 from twinlog.rpc.errors import DETAILS_KEY, failure_of, status_of
 from twinlog.rpc.gates import Gate
@@ -68,6 +69,7 @@ class TooManyCalls(Overloaded):
 
 OURS = "twinlog.v1."
 """How the names of the library's own services begin."""
+_NO_FAILURE = (None, 0, grpc.StatusCode.OK)
 _QUIET_SECONDS = 0.03
 _MOST_QUIETS = 16
 """How many moments a stopping server waits at most for one in which no call comes."""
@@ -115,7 +117,7 @@ class Boundary:
         wrapped = (
             self._streaming(method, behavior)
             if handler.response_streaming
-            else self._unary(method, behavior, gate)
+            else self._unary(method, behavior, gate, handler.response_serializer)
         )
         if self._most_calls < inf and not handler.response_streaming:
             gate.too_much = partial(self._too_much, method, gate)
@@ -164,7 +166,7 @@ class Boundary:
         self._on_refused(method, Stopping.reason)
         raise Stopping
 
-    def _unary(self, method: str, behavior: Behavior, gate: Gate) -> Any:
+    def _unary(self, method: str, behavior: Behavior, gate: Gate, serializer: Any) -> Any:
         async def call(request: Any, context: Context) -> Any:
             self._calls += 1
             try:
@@ -173,7 +175,10 @@ class Boundary:
                 if self._calls > self._most_calls:
                     self._on_refused(method, TooManyCalls.reason)
                     raise TooManyCalls(open=self._calls - 1)
-                return await behavior(request, context)
+                response = await behavior(request, context)
+                if serializer and not isinstance(response, Message) and context.code() in _NO_FAILURE:
+                    _refuse_other(method, response, serializer)
+                return response
             except grpc.aio.AbortError:
                 raise
             except asyncio.CancelledError as cancelled:
@@ -247,6 +252,17 @@ def call_in(frames: Sequence[FrameType]) -> tuple[str, float | None] | None:
             stream = frame.f_locals.get("stream")
             return str(frame.f_locals["method"]), stream.began if isinstance(stream, Stream) else None
     return None
+
+
+def _refuse_other(method: str, response: object, serializer: Callable[[Any], bytes]) -> None:
+    """Raises TypeError where a method gives no response: gRPC itself would answer UNKNOWN, and no error_id."""
+    if isinstance(response, Coroutine):
+        response.close()
+        raise TypeError(f"{method} gives a coroutine; is an await missing?")
+    try:
+        serializer(response)
+    except Exception as error:
+        raise TypeError(f"{method} gives {shown(response)}; let it return its response") from error
 
 
 def _checked(

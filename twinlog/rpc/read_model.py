@@ -237,7 +237,7 @@ class ReadModel:
 
         With a ``resume_token``, the last one that the watcher got, it goes on with what has changed since. Several
         changes within milliseconds, or while the watcher was away, come as one: the newest state. A change is read
-        once, however many watch the view. Raises InvalidArgument for a token that is none, :class:`WatchTooSlow` where
+        once, however many watch the view. Raises InvalidArgument for an invalid token, :class:`WatchTooSlow` where
         more than 100 changes wait to be taken, and Unavailable.
         """
         return self._watches_of(view).row(key, resume_token, until)
@@ -256,7 +256,7 @@ class ReadModel:
         has changed since, as in :meth:`watch_row`. The first message comes even if it is empty: its token is the one to
         resume with.
 
-        Raises InvalidArgument for a token that is none, :class:`WatchExpired` for one from too long ago or where a
+        Raises InvalidArgument for an invalid token, :class:`WatchExpired` for one from too long ago or where a
         release without notes of changes has projected, :class:`WatchTooSlow` and Unavailable.
         """
         return self._watches_of(view).many(by, resume_token, first)

@@ -23,7 +23,7 @@ from twinlog.model.aggregate import Aggregate, AnyAggregate, is_mutable
 from twinlog.model.effects import Effects
 from twinlog.model.errors import ConfigurationError
 from twinlog.model.forms import shown
-from twinlog.model.functions import called_by, in_arguments, in_functions, named
+from twinlog.model.functions import called_by, in_arguments, in_functions, in_parts, named
 from twinlog.model.personal import has_own, personal_fields
 from twinlog.model.policies import Policies
 from twinlog.model.routing import may_have_routing_key
@@ -42,13 +42,6 @@ OWN_WORK = ("relay", "timers", "requests")
 OWN_TABLES = {each.table for each in INDEXES} - {SAGA_INSTANCES.table} | {"given_up_events"}
 """Tables that every log has beside the views of its service; one has no index."""
 LOG_NAME = re.compile("[a-z][a-z0-9_]*")
-_PARTS = (
-    (("decide",), ("the state", "a command or event"), True),
-    (("evolve",), ("the state", "a command or event"), False),
-    (("partition_key", "due"), ("the state",), False),
-    (("on_due",), ("the state", "the time"), False),
-)
-"""Functions of an aggregate, what each is given, and whether it may yield its results."""
 _CONSUMER = ("name", "source", "types", "routing_key", "checkpoint", "apply")
 """Parts of a consumer."""
 _LONGEST_LINGER_SECONDS = 3_600
@@ -130,9 +123,7 @@ def _in_aggregate(aggregate: AnyAggregate) -> Iterator[str]:
         )
     if aggregate.has_timers and not aggregate.answers_timers:
         yield f"aggregate {name!r} has `due` and no `on_due`, so that no timer could be fired; give it both"
-    for parts, arguments, may_yield in _PARTS:
-        functions = {part: getattr(aggregate, part) for part in parts}
-        yield from in_functions(f"aggregate {name!r}", functions, arguments, may_yield=may_yield)
+    yield from in_parts(aggregate)
 
 
 def in_tables(tables: Sequence[object], schema: Schema, signals: Collection[str]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, overload
 from google.protobuf.message import Message
 
 from twinlog.model.aggregate import Aggregate
+from twinlog.model.functions import in_parts
 from twinlog.model.policies import Policies
 from twinlog.model.saga_aggregate import saga_aggregate
 from twinlog.model.saga_table import Saga
@@ -41,6 +42,8 @@ def given(subject: Any, *past: Message) -> Any:
     """
     match subject:
         case Aggregate():
+            if wrong := "; ".join(in_parts(subject)):
+                raise TypeError(wrong)
             return Given(subject, subject.fold(events("given", past)))
         case Saga():
             if past:

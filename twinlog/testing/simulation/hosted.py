@@ -215,7 +215,9 @@ class _Surveyed(Service):
             aggregates=hosted.spec.aggregates,
         )
         hosted.configure(self)
-        served = registered(servicers(hosted.wire(self, MemoryViews(log, hosted.queries)), hosted.name))
+        served = registered(
+            servicers(hosted.wire(self, MemoryViews(log, hosted.queries)), hosted.name, hosted.wire)
+        )
         # A world needs no proto of a servicer: it calls its methods by their names.
         generated = [each for each in served if isinstance(each, tuple)]
         refuse_all([*in_registrations(generated)], self.name)

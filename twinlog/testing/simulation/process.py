@@ -129,7 +129,9 @@ class Process:
         async with service.running():
             service.start("clock", clock.run())
             views = RemoteViews(network, client, world.views[spec.name])
-            self.edges, self.serves = servicers(self.hosted.wire(service, views), self.hosted.name), True
+            hosted = self.hosted
+            self.edges = servicers(hosted.wire(service, views), hosted.name, hosted.wire)
+            self.serves = True
             await asyncio.Event().wait()
 
     @asynccontextmanager

@@ -109,7 +109,7 @@ def _refuse_calls(calls: Sequence[Call], survey: Survey) -> None:
 
 
 def _refuse_kinds(kinds: Kinds, every: Kinds) -> None:
-    """Raises WrongForm for faults that are none."""
+    """Raises WrongForm for unknown faults."""
     if not isinstance(kinds, Mapping):
         raise WrongForm(of="Scenario", what=f"kinds gives {shown(kinds)}; give some of what it is given")
     if unknown := sorted({*kinds} - {*with_unreadable_streams(every)}):

@@ -177,7 +177,7 @@ class World(Scene):
             member = Member(hosted, self.logs, self.twins, clock, self._ids, self._crashed, self.keys)
             await self._stack.enter_async_context(member.running())
             self._members[name] = member
-            self._edges[name] = servicers(hosted.wire(member, self.views[name]), name)
+            self._edges[name] = servicers(hosted.wire(member, self.views[name]), name, hosted.wire)
 
     def _pass(self, seconds: float) -> None:
         until = self._loop.time() + seconds
