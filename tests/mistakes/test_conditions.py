@@ -36,6 +36,7 @@ _BY_CONDITION = {
 }
 """In the lists of ``start.of_program``, ``Start.conditions`` and ``Service.conditions``, which a start runs, too."""
 _BY_THE_SAME_CALL = {
+    "postgres.declarations:_form": "declarations",
     "jetstream.connection:_Heard.error": "connect",
     "jetstream.connection:_check_jetstream": "connect",
     "jetstream.connection:_check_version": "connect",

@@ -336,6 +336,27 @@ async def test_declarations_are_kept_beside_the_log(postgres_url: str, database:
         assert not (await kept.kept())[AGGREGATE, "journal"].retired
 
 
+@pytest.mark.parametrize(
+    "form", ["[]", "5", "null", '"text"', '[{"1": "a"}]', '{"1": 5}', '{"1": {"a": "b"}}']
+)
+async def test_a_row_that_somebody_garbled_is_told_with_its_way_out(
+    form: str, postgres_url: str, database: str
+) -> None:
+    async with open_log(postgres_url, database, "journal") as log:
+        kept = PostgresDeclarations(log.pool)
+        await start(kept, read(library()), [JOURNAL])
+        await log.pool.execute(
+            "UPDATE declarations SET form = $1::text::jsonb WHERE name = $2", form, _STORED
+        )
+        with pytest.raises(StoredOtherwise, match="table declarations") as refused:
+            await start(kept, read(library()), [JOURNAL])
+        told = str(refused.value)
+        assert "\n" not in told
+        await log.pool.execute(told[told.index("DELETE FROM") :])
+        await start(kept, read(library()), [JOURNAL])
+        assert (await kept.kept())[MESSAGE, _STORED].form == read(library())[MESSAGE, _STORED]
+
+
 def test_a_form_says_types_as_protos_do() -> None:
     assert read(library())[MESSAGE, _STORED]["6"] == "line library.v1.Line"
 

@@ -13,6 +13,7 @@ from saga_orchestrator.credit_saga import CREDIT_SAGA
 from tests.kernel.batches import append, new_event
 from tests.saga.tables import kind, makes, message, step, table
 from twinlog import Backoff, Begin, Parallel, Reply, Saga, Schema, Step, StreamId, saga_aggregate
+from twinlog.log.declarations import StoredOtherwise
 from twinlog.log.saga_tables import (
     KeptTable,
     LiveInstance,
@@ -53,7 +54,7 @@ class PostgresTables(PostgresSagaTables):
 
     def __init__(self, log: PostgresLog) -> None:
         super().__init__(log.pool)
-        self._log = log
+        self.log = log
 
     async def began(self, id: str, saga: Saga, *, completed: bool = False) -> None:
         sagas, stream = saga_aggregate(saga), StreamId("table_saga", id)
@@ -63,7 +64,7 @@ class PostgresTables(PostgresSagaTables):
                 reply = Reply(message("Done", number), NOW)
                 events += sagas.decide(sagas.fold(events), reply)
         recorded = [new_event(stream, version, event) for version, event in enumerate(events, 1)]
-        await append(self._log, Batch(NOW, {stream: 0}, recorded))
+        await append(self.log, Batch(NOW, {stream: 0}, recorded))
 
 
 @pytest.fixture
@@ -114,6 +115,25 @@ async def test_an_edited_table_is_refused_and_told_how(edit: str) -> None:
     assert "Saga table, version 1" in str(refused.value)
     assert "version 2" in str(refused.value)
     await start(tables, ONE, replace(changed, version=2))
+
+
+@pytest.mark.parametrize(
+    "shape", ["[]", "5", "null", '"text"', "{}", '{"steps": {"a": 1}}', '{"steps": [{}]}']
+)
+async def test_a_table_that_somebody_garbled_is_told_with_its_way_out(
+    shape: str, postgres: PostgresTables
+) -> None:
+    changed, _ = EDITS["a step at the end"]
+    await start(postgres, ONE)
+    await postgres.log.pool.execute("UPDATE saga_tables SET shape = $1::text::jsonb", shape)
+    await start(postgres, ONE)  # by its fingerprint it is the same
+    with pytest.raises(StoredOtherwise, match="table saga_tables") as refused:
+        await start(postgres, changed)
+    told = str(refused.value)
+    await postgres.log.pool.execute(told[told.index("DELETE FROM") :])
+    await start(postgres, ONE)
+    with pytest.raises(SagaTableChanged):
+        await start(postgres, changed)
 
 
 def test_what_no_instance_rests_on_may_change_in_place() -> None:

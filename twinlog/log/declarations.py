@@ -36,6 +36,18 @@ class StoredOtherwise(ConfigurationError):
     reason = "STORED_OTHERWISE"
 
 
+class Garbled(StoredOtherwise):
+    """The row of table {table} with {where} is not what programs keep there: somebody changed it. Restore it from a
+    backup; or, if this program is the one that ran last, have its start keep it anew: DELETE FROM {table} WHERE {where}
+    """
+
+
+def key(**columns: str | int) -> str:
+    """The condition of a row, as a statement has it."""
+    texts = {name: str(each).replace("'", "''") for name, each in columns.items()}
+    return " AND ".join(f"{name} = '{text}'" for name, text in texts.items())
+
+
 class Kept(NamedTuple):
     """What is kept of a declaration."""
 

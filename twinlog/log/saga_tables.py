@@ -9,10 +9,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from twinlog.log.declarations import Garbled, key
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import ConfigurationError
 from twinlog.model.saga_aggregate import SagaAggregate
-from twinlog.model.saga_fingerprint import Shape, differences, fingerprint_of, shape_of, with_types_of_today
+from twinlog.model.saga_fingerprint import (
+    Shape,
+    differences,
+    fingerprint_of,
+    is_shape,
+    shape_of,
+    with_types_of_today,
+)
 from twinlog.model.schema import Schema
 
 _NAMED = 5
@@ -117,6 +125,8 @@ def _compare(
     for version in sorted(given.keys() & kept.keys()):
         if kept[version].fingerprint == given[version].fingerprint:
             continue
+        if not is_shape(kept[version].shape):
+            raise Garbled(table="saga_tables", where=key(saga=saga, version=version))
         now = given[version].shape
         if what := "; ".join(differences(with_types_of_today(kept[version].shape, now, schema), now)):
             raise SagaTableChanged(saga=saga, version=version, what=what, next=max(*given, *kept) + 1)

@@ -42,6 +42,14 @@ def fingerprint_of(saga: Saga) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def is_shape(stored: object) -> bool:
+    """Whether what is stored as a shape can be compared with others."""
+    steps = stored.get("steps") if isinstance(stored, Mapping) else None
+    return isinstance(steps, list) and all(
+        isinstance(step, Mapping) and isinstance(step.get("name"), str) for step in steps
+    )
+
+
 def differences(kept: Shape, now: Shape) -> Sequence[str]:
     """What differs between two shapes, in words; empty: nothing."""
     said = [

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import asyncpg
 
-from twinlog.log.declarations import Held, Kept
+from twinlog.log.declarations import Garbled, Held, Kept, key
 from twinlog.log.saga_tables import KeptTable, LiveInstance
 from twinlog.log.view_store import Build
 from twinlog.model.stored_forms import Form, Named
@@ -28,7 +28,7 @@ class PostgresDeclarations:
 
     async def kept(self) -> Mapping[Named, Kept]:
         rows = await fetch(self._pool, QUERIES["declarations"])
-        return {(kind, name): Kept(form, retired) for kind, name, form, retired in rows}
+        return {(kind, name): Kept(_form(kind, name, form), retired) for kind, name, form, retired in rows}
 
     async def keep(self, given: Mapping[Named, Form], *, anew: bool = False) -> None:
         if given:
@@ -87,6 +87,13 @@ class PostgresSagaTables:
 async def columns_in(connection: asyncpg.Connection) -> Mapping[str, Mapping[str, str]]:
     """By table, the types of its columns, as the caller's transaction sees them."""
     return _by_table(await connection.fetch(QUERIES["columns_of_tables"]))
+
+
+def _form(kind: str, name: str, stored: object) -> Form:
+    """Raises Garbled."""
+    if not isinstance(stored, dict) or not all(isinstance(each, str) for each in stored.values()):
+        raise Garbled(table="declarations", where=key(kind=kind, name=name))
+    return stored
 
 
 def _by_table(rows: Sequence[asyncpg.Record]) -> Mapping[str, Mapping[str, str]]:
