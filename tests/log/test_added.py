@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from twinlog.consume import dead_lettering as dead_lettering_module
 from twinlog.log.ports import Batch, NewReply, TimerChange
 from twinlog.model.errors import RowsRefused
 from twinlog.postgres.added import refused
+from twinlog.postgres.declarations import PostgresDeclarations
 from twinlog.testing import START
 from twinlog.testing.internals import CheckpointAdvance, RandomIds, SystemClock, open_log
 
@@ -225,6 +227,57 @@ async def test_what_was_added_to_a_view_is_no_fault_of_its_events(postgres_url: 
             await log.pool.expire_connections()  # of a session that knows the table as it was
             if await projection.handle(events, 0) != 1 or positions(await projection.dead_letters()):
                 wrong.append(f"{what}: it does not go on")
+    assert not wrong, "\n".join(wrong)
+
+
+RETYPED = {
+    "a text that is a number": ("written", "integer", "written::integer", "text"),
+    "a text with a limit": ("written", "character varying(1)", "written", "text"),
+    "a time that is a text": ("updated_at", "text", "updated_at::text", "timestamp with time zone"),
+    "a key that is a number": ("key", "integer", "ascii(key)", "text"),
+}
+
+
+@pytest.mark.parametrize("shared", ["", "a"])
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_column_of_another_type_is_no_fault_of_an_event(
+    postgres_url: str, database: str, shared: str, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told with table and column, nothing is parked, and it goes on once it is changed back."""
+    monkeypatch.setattr(dead_lettering_module, "RETRIES", 0)
+    wrong: list[str] = []
+    async with open_log(postgres_url, database, "views", PACKAGE) as log:
+        if known:  # as a start keeps it
+            form = {
+                "column written": "text",
+                "column updated_at": "timestamp with time zone",
+                "column key": "text",
+            }
+            await PostgresDeclarations(log.pool).keep({("view", "journal"): form})
+        for what, (column, type, using, was) in RETYPED.items():
+            source = Source()
+            await log.pool.execute("DELETE FROM journal; DELETE FROM checkpoints")
+            views = PostgresViews(log, PACKAGE, {"journal": Row})
+            view = replace(source.view(shared), shared=bool(shared))
+            projection = dead_lettering(Projection(CONSUMER, [view], views, schema=Schema()), log)
+            await projection.handle(source.add("a:1"), 0)
+            await log.pool.execute(f"ALTER TABLE journal ALTER {column} TYPE {type} USING {using}")
+            events, said = source.add("a:2"), ""
+            for _ in range(3):  # a session knows the table as it was
+                try:
+                    said = f"handled up to {await projection.handle(events, 1)}"
+                except (RowsRefused, ConfigurationError) as error:
+                    said = str(error)
+            told = f"type {type} of column {column} of table journal, which no migration made, "
+            told += f"refuses rows (it was {was})"
+            if told not in said:
+                wrong.append(f"{what}: {said}")
+            await log.pool.execute(f"ALTER TABLE journal ALTER {column} TYPE {was} USING {column}::{was}")
+            try:
+                if await projection.handle(events, 1) != 2 or positions(await projection.dead_letters()):
+                    wrong.append(f"{what}: it does not go on")
+            except Exception as error:
+                wrong.append(f"{what}: it does not go on: {error}")
     assert not wrong, "\n".join(wrong)
 
 

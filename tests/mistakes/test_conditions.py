@@ -71,6 +71,7 @@ _BY_A_LOOK = {
 }
 """A start finds these by doing what a doctor leaves undone."""
 _NOT_AT_A_START = {
+    "consume.projection:Projection._refuse_retyped": "what somebody made of a column shows when a row fails",
     "log.archive:ArchiveReader._read": "an archive is read when somebody asks for the past",
     "log.archive:filesystem": "the same",
     "log.archive:refuse_copies": "twinlog archive",

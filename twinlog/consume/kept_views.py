@@ -13,7 +13,7 @@ from typing import NamedTuple
 from twinlog.consume.projection import Projection
 from twinlog.log.declarations import Declarations, Kept, refuse
 from twinlog.log.twin import Peeking, Twin, TwinDamaged, TwinMissing
-from twinlog.log.view_store import Build, consumer_of
+from twinlog.log.view_store import Build, consumer_of, holds
 from twinlog.model.saga_list import SAGA_INSTANCES
 from twinlog.model.stored_forms import Form, Named
 from twinlog.model.view import AnyView
@@ -22,13 +22,6 @@ VIEW = "view"
 _COLUMN, _CONSUMER, _KEY, _EVENT = "column ", "consumer ", "routing key ", "event "
 _ROWS = "rows"
 _ANY = "*"
-_WIDER = {
-    "smallint": {"integer", "bigint"},
-    "integer": {"bigint"},
-    "real": {"double precision"},
-    "character varying": {"text"},
-}
-"""Column types that another one holds as they are."""
 
 
 class Tables(NamedTuple):
@@ -265,7 +258,7 @@ def _other_columns(table: str, before: Form, now: Form, applied: Form) -> Iterat
             yield f"column {' and '.join(those)} is new, and has its default in the rows of before ({back})"
     for name, type in new.items():
         was = old.get(name, type)
-        if type not in (was, *_WIDER.get(was, ())):
+        if not holds(type, was):
             back = _put_back(table, f"ALTER COLUMN {name} TYPE {was} USING {name}::{was}")
             yield f"column {name} was {was} and is {type} ({back if there.get(name) == type else _TAKE_OUT})"
 

@@ -23,9 +23,11 @@ from twinlog.log.view_store import (
     CheckedViewStore,
     NotingViewStore,
     SharedViewStore,
+    TypedViewStore,
     ViewStore,
     consumer_of,
 )
+from twinlog.model.errors import CheckpointMoved, RowsRefused, Unavailable, WrongSetting
 from twinlog.model.event import Recorded
 from twinlog.model.forms import NAME, Form, Forms, one, refuse_other, several
 from twinlog.model.functions import not_plain
@@ -167,6 +169,30 @@ class Projection:
         return decoded
 
     async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
+        try:
+            return await self._apply(events, progress)
+        except (CheckpointMoved, DeadLettersChanged):
+            raise
+        except Exception as error:
+            if isinstance(error, Unavailable) and not isinstance(error, WrongSetting):
+                raise
+            # Whatever goes wrong with rows of another type says nothing of the event.
+            await self._refuse_retyped(error)
+            raise
+
+    async def _refuse_retyped(self, because: Exception) -> None:
+        """Raises RowsRefused where somebody gave a column of its views another type."""
+        if isinstance(self.store, TypedViewStore) and (found := await self.store.retyped(self.kept)):
+            self.forget()  # what was read of it
+            table, column, was, now = found[0]
+            raise RowsRefused(
+                what=f"type {now} of column {column} of table {table}",
+                why=f"it was {was}",
+                remedy=f"ALTER TABLE {table} ALTER {column} TYPE {was} USING {column}::{was}, or declare the view in "
+                "another version",
+            ) from because
+
+    async def _apply(self, events: Sequence[Recorded], progress: Progress) -> int:
         advance = progress.advance or await self._staying()
         prepared, self._prepared = self._prepared, None
         decoded = prepared[1] if prepared and prepared[0] is events else self._decode(events)

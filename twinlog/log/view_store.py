@@ -12,6 +12,14 @@ from twinlog.model.view import AnyView, Changes, versioned
 
 T = TypeVar("T")
 
+_WIDER = {
+    "smallint": {"integer", "bigint"},
+    "integer": {"bigint"},
+    "real": {"double precision"},
+    "character varying": {"text"},
+}
+"""Column types that another one holds as they are."""
+
 NEVER = datetime.fromtimestamp(0, UTC)
 """When a build was begun of which nobody has noted it, as of a home."""
 
@@ -54,6 +62,21 @@ def consumer_of(build: Build, projection: str, source: str) -> str:
     """The name of the consumer that keeps a build up to date with a log, by that of the declared projection."""
     prefix = projection.rpartition(".")[0] or projection
     return projection if build.home else f"{prefix}.{build.place}.{source}"
+
+
+def holds(now: str, was: str) -> bool:
+    """Whether a column of one type takes all that one of another type took, and gives it back as it was."""
+    return now == was or now in _WIDER.get(was.partition("(")[0], ())
+
+
+class Retyped(NamedTuple):
+    """A column of a view's table that has not the type that its program knows."""
+
+    table: str
+    """As a statement names it."""
+    column: str
+    was: str
+    now: str
 
 
 class ViewStore(Protocol):
@@ -175,3 +198,11 @@ class CheckedViewStore(Protocol):
 
     def mistakes(self, view: AnyView) -> Sequence[str]:
         """What keeps a view from being stored, each with the way out; empty: nothing."""
+
+
+@runtime_checkable
+class TypedViewStore(ViewStore, Protocol):
+    """A store whose columns have types, which somebody may change."""
+
+    async def retyped(self, views: Sequence[AnyView]) -> Sequence[Retyped]:
+        """The columns of views that may not take what they took, or give back something else. Raises Unavailable."""

@@ -11,6 +11,7 @@ from typing import Any, Self
 import asyncpg
 
 from twinlog.log.ports import CheckpointAdvance
+from twinlog.log.view_store import Retyped, holds
 from twinlog.model.errors import CheckpointMoved, ConfigurationError, Unavailable
 from twinlog.model.row_changes import to_note
 from twinlog.model.view import AnyView, Changes
@@ -62,8 +63,8 @@ class ViewWriter:
         self._place = ""
         """Where the builds are that it writes; empty: at home."""
         self._statements: dict[tuple[tuple[str, ...], int], str] = {}
-        self._fitting: dict[str, Sequence[str]] = {}
-        """Columns of the tables that row types have been compared with."""
+        self._seen: dict[str, Mapping[str, str]] = {}
+        """By table whose row type has been compared with it, the types of its columns then."""
         self.noted: dict[AnyView, Sequence[str]] = {}
         """Views whose changes are noted."""
         self.noting = True
@@ -71,7 +72,7 @@ class ViewWriter:
     def at(self, place: str) -> Self:
         """One that writes the builds of a place."""
         there = copy(self)
-        there._place, there._statements, there._fitting, there.noting = place, {}, {}, not place
+        there._place, there._statements, there._seen, there.noting = place, {}, {}, not place
         return there
 
     async def store(
@@ -120,24 +121,38 @@ class ViewWriter:
     async def _compare_columns(self, connection: Connection, views: Iterable[AnyView]) -> None:
         """Raises OtherColumns where a row has a table's columns in another order: they would change places."""
         for view in views:
-            if view.table in self._fitting:
+            if view.table in self._seen:
                 continue
             fields = self._fields(view)
-            columns = [row[0] for row in await connection.fetch(self._queries["columns"], view.table)]
-            if columns != fields and sorted(columns) == sorted(fields):
-                raise _other_columns(view, fields, columns)
-            self._fitting[view.table] = columns
+            types = {row[0]: row[1] for row in await connection.fetch(self._queries["columns"], view.table)}
+            if [*types] != fields and sorted(types) == sorted(fields):
+                raise _other_columns(view, fields, [*types])
+            self._seen[view.table] = types
 
     def _too_wide(self, views: Iterable[AnyView]) -> OtherColumns | None:
         """That a view's rows have more fields than its table has columns, which are looked up again."""
         for view in views:
-            fields, columns = self._fields(view), self._fitting.pop(view.table, ())
+            fields, columns = self._fields(view), [*self._seen.get(view.table, ())]
             if len(fields) > len(columns) > 0:
+                del self._seen[view.table]
                 return _other_columns(view, fields, columns)
         return None
 
     def _fields(self, view: AnyView) -> list[str]:
         return list(getattr(self._types.get(view.table), "_fields", ()))
+
+    async def retyped(self, connection: Connection, views: Iterable[AnyView]) -> Sequence[Retyped]:
+        """The columns that have not the types of the last start, or, where it kept none, of the first write."""
+        place = f"{quoted(self._place)}." if self._place else ""
+        found = [
+            Retyped(f"{place}{view.table}", column, was, now)
+            for view in views
+            for column, now, kept in await connection.fetch(self._queries["columns"], view.table)
+            if not holds(now, was := kept or self._seen.get(view.table, {}).get(column, now))
+        ]
+        if found:  # a session keeps the types that it has seen
+            await self._log.pool.expire_connections()
+        return found
 
     async def _replay(
         self,

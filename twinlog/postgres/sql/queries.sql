@@ -545,8 +545,9 @@ SELECT stream_type, type FROM events WHERE stream_type = ANY ($1::text[]) OR typ
  UNION SELECT '', '' FROM archived_ranges;
 
 -- name: columns
--- The columns of a view's table, in their order.
-SELECT attname::text FROM pg_attribute
+-- The columns of a view's table, in their order, with their types, and those that a start has kept of them.
+SELECT attname::text, format_type(atttypid, atttypmod), d.form ->> ('column ' || attname)
+FROM pg_attribute LEFT JOIN declarations d ON d.kind = 'view' AND d.name = $1
 WHERE attrelid = to_regclass(quote_ident($1)) AND attnum > 0 AND NOT attisdropped ORDER BY attnum;
 
 -- name: columns_of_tables
