@@ -25,9 +25,9 @@ from shop.sagas.v1.saga_service_pb2_grpc import SagaServiceStub
 Response = TypeVar("Response", covariant=True)
 
 _OPTIONS = [
-    # A service that was killed is back within a second; gRPC's own backoff would take much longer.
+    # A service that was killed is back within a second; gRPC's own backoff would take much longer. A least backoff
+    # would also be how long a connection may take, and a service that is slow to take one would be away.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
 ]
 # gRPC itself cancels what reaches a service just as that closes.

@@ -47,6 +47,8 @@ class _Gateway(WorkerGateway):
         self.begun: SimpleQueue[Any] = SimpleQueue()
         """The channel of the worker; None where there is nobody any more who wants one."""
         self._ended = Event()
+        self.finished = False
+        """Whether its session is over, so that it ends by itself."""
         self._thread = Thread(target=self._serve, name="execnet")
         self._thread.start()
 
@@ -65,6 +67,16 @@ class _Gateway(WorkerGateway):
         channel.close()
         assert self._executetask_complete
         self._executetask_complete.set()
+
+    def _terminate_execution(self) -> None:
+        """Interrupts a session that goes on for seconds after it is to end, as execnet does; not one that is over.
+
+        Looking for garbage at the end takes longer than that on a busy machine, and was interrupted in the middle.
+        xdist kills whom it has waited for long enough.
+        """
+        if self.finished:
+            self._ended.wait()
+        super()._terminate_execution()
 
     def end(self) -> None:
         self._ended.set()
@@ -95,6 +107,10 @@ class _Forks:
         self._asked.close()
         signal.signal(signal.SIGINT, interrupts)
         self._become_worker(told[1])
+
+    def pytest_sessionfinish(self) -> None:
+        if self.gateway:
+            self.gateway.finished = True
 
     def _become_worker(self, streams: list[int]) -> None:
         reads, writes = (os.fdopen(*each) for each in zip(streams, ("rb", "wb"), strict=True))

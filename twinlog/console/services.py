@@ -21,9 +21,9 @@ from twinlog.console.looks import Look, Looking
 T = TypeVar("T")
 DEADLINE_SECONDS = 1.5
 _OPTIONS = [
-    # A service that was restarted is seen again within a second.
+    # A service that was restarted is seen again within a second. A least backoff would also be how long a connection
+    # may take: a service that is slow to take one would never be reached, and be told to be gone.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
