@@ -245,6 +245,27 @@ async def test_a_limit_of_an_account_that_is_raised_is_learned_by_who_is_connect
         await jetstream.close(client)
 
 
+async def test_who_learns_a_limit_is_stopped_at_once() -> None:
+    """Up to Python 3.11, nats-py loses a cancellation that comes together with the answer, and would go on."""
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> int:
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await may_end.wait()
+        await may_end.wait()
+        return 2**20
+
+    client = NatsClient()
+    client.most_told_anew = stubborn
+    learning = asyncio.create_task(client.learn_limits())
+    await begun.wait()
+    learning.cancel()
+    await asyncio.wait([learning], timeout=60.0)
+    assert learning.cancelled()
+    may_end.set()
+
+
 def is_refused(client: NatsClient, name: str) -> bool:
     return name in str(client.fault)
 

@@ -96,7 +96,7 @@ class NatsClient(Client):
         if self.most_told_anew is None or now - self._learned_at < _LEARN_SECONDS:
             return
         self._learned_at = now
-        self._max_payload = await self.most_told_anew()
+        self._max_payload = await to_its_end(self.most_told_anew())
 
     def divert(self, subscription: Subscription, take: Taker) -> None:
         """Offers each of a subscription's messages to ``take``, as soon as it is parsed."""
