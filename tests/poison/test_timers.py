@@ -159,16 +159,21 @@ async def test_those_that_wait_do_not_starve_the_ones_behind_them(log: MemoryLog
     assert not log.timers
 
 
+class Noted(MemoryLog):
+    """One that notes how many timers each look has found."""
+
+    def __init__(self) -> None:
+        super().__init__("alarms")
+        self.looks: list[int] = []
+
+    async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Sequence[Timer]:
+        found = await super().due(now, limit, after)
+        self.looks.append(len(found))
+        return found
+
+
 async def test_while_they_wait_they_are_not_read_at_every_look(log: MemoryLog) -> None:
-    looks: list[int] = []
-
-    class Noted(MemoryLog):
-        async def due(self, now: datetime, limit: int, after: Timer | None = None) -> list[Timer]:
-            found = await super().due(now, limit, after)
-            looks.append(len(found))
-            return list(found)
-
-    noted, clock = Noted("alarms"), ManualClock(LATER)
+    noted, clock = Noted(), ManualClock(LATER)
     for number in range(900):
         gone = StreamId("gone", str(number))
         noted.timers[gone] = Timer(gone, 1, START)
@@ -176,22 +181,14 @@ async def test_while_they_wait_they_are_not_read_at_every_look(log: MemoryLog) -
         timers = Timers(noted, writer, [ALARM], clock=clock, actor="tests")
         for _ in range(3):
             await timers.fire()
-    assert looks == [200, 200, 200, 200, 100, 100, 100]
+    assert noted.looks == [200, 200, 200, 200, 100, 100, 100]
 
 
 async def test_very_many_that_wait_are_few_in_memory_in_the_logs_and_at_each_look(
     lines: list[EventDict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timers_module, "_REMEMBERED", 100)
-    looks: list[int] = []
-
-    class Noted(MemoryLog):
-        async def due(self, now: datetime, limit: int, after: Timer | None = None) -> list[Timer]:
-            found = await super().due(now, limit, after)
-            looks.append(len(found))
-            return list(found)
-
-    noted, clock, many = Noted("alarms"), ManualClock(LATER), 5_050
+    noted, clock, many = Noted(), ManualClock(LATER), 5_050
     for number in range(many):
         gone = StreamId("gone", f"{number:04}")
         noted.timers[gone] = Timer(gone, 1, START + timedelta(milliseconds=number))
@@ -200,13 +197,13 @@ async def test_very_many_that_wait_are_few_in_memory_in_the_logs_and_at_each_loo
         await set_alarms(writer, "first", due=LATER)
         assert await timers.fire() == 1, "also behind all of them"
         for again in range(8):
-            looks.clear()
+            noted.looks.clear()
             if again == 1:
                 timers._try_again_at = 0.0
             await set_alarms(writer, str(again), due=LATER)
             assert await timers.fire() == 1
-            assert len(looks) <= 6, "those that wait are tried again a thousand at a time"
-            assert sum(looks) <= 6 * 200
+            assert len(noted.looks) <= 6, "those that wait are tried again a thousand at a time"
+            assert sum(noted.looks) <= 6 * 200
             assert timers.stuck == many
             assert len(timers._told) <= 100
             assert len(timers._known) <= 200
