@@ -71,12 +71,12 @@ _BY_A_LOOK = {
 }
 """A start finds these by doing what a doctor leaves undone."""
 _NOT_AT_A_START = {
-    "consume.projection:Projection._refuse_retyped": "what somebody made of a column shows when a row fails",
     "log.archive:ArchiveReader._read": "an archive is read when somebody asks for the past",
     "log.archive:filesystem": "the same",
     "log.archive:refuse_copies": "twinlog archive",
     "log.log_file:zstd": "twinlog export and import",
     "postgres.added:refused": "what somebody added to a table shows when rows are stored",
+    "postgres.added:retyped": "what somebody made of a column shows when a row fails",
     "postgres.repair:_as_the_owner": "twinlog repair",
     "postgres.named_queries:named": "a problem of the consumer in health, at its first row",
     "postgres.view_writer:_other_columns": "the same, of a column",

@@ -27,7 +27,7 @@ from twinlog.log.view_store import (
     ViewStore,
     consumer_of,
 )
-from twinlog.model.errors import CheckpointMoved, RowsRefused, Unavailable, WrongSetting
+from twinlog.model.errors import CheckpointMoved, Unavailable, WrongSetting
 from twinlog.model.event import Recorded
 from twinlog.model.forms import NAME, Form, Forms, one, refuse_other, several
 from twinlog.model.functions import not_plain
@@ -177,20 +177,10 @@ class Projection:
             if isinstance(error, Unavailable) and not isinstance(error, WrongSetting):
                 raise
             # Whatever goes wrong with rows of another type says nothing of the event.
-            await self._refuse_retyped(error)
+            if isinstance(self.store, TypedViewStore) and (refused := await self.store.retyped(self.kept)):
+                self.forget()  # what was read of it
+                raise refused from error
             raise
-
-    async def _refuse_retyped(self, because: Exception) -> None:
-        """Raises RowsRefused where somebody gave a column of its views another type."""
-        if isinstance(self.store, TypedViewStore) and (found := await self.store.retyped(self.kept)):
-            self.forget()  # what was read of it
-            table, column, was, now = found[0]
-            raise RowsRefused(
-                what=f"type {now} of column {column} of table {table}",
-                why=f"it was {was}",
-                remedy=f"ALTER TABLE {table} ALTER {column} TYPE {was} USING {column}::{was}, or declare the view in "
-                "another version",
-            ) from because
 
     async def _apply(self, events: Sequence[Recorded], progress: Progress) -> int:
         advance = progress.advance or await self._staying()

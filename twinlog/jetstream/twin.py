@@ -140,9 +140,8 @@ class JetStreamTwin:
         # Without an answer to what is published, each batch would be waited for in vain, and under other subjects it
         # would not be stored. To make the stream anew would put at risk what only it has.
         config |= {"no_ack": False, "subjects": self._subjects}
-        if api.INSTALLATION not in api.metadata_of(
-            info
-        ):  # of an earlier release; later an operator's choice is kept
+        # Of an earlier release; later an operator's choice is kept.
+        if api.INSTALLATION not in api.metadata_of(info):
             config["compression"] = self._compression.value
         # A user without the right to do either can do everything else.
         try:

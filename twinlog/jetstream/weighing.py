@@ -42,11 +42,8 @@ class Weighing:
         Where sizes were wrong the last time, they say nothing until they are right again: each doubt costs a read.
         """
         state = info["state"]
-        last, size, lost = (
-            state["last_seq"],
-            state["bytes"],
-            (state["first_seq"], state.get("num_deleted", 0)),
-        )
+        last, size = state["last_seq"], state["bytes"]
+        lost = (state["first_seq"], state.get("num_deleted", 0))
         events, comparable = self._events, lost == self._lost and last == self._last
         right, doubted = size == self._bytes, self._wrong
         self._events, self._last, self._bytes, self._lost = [], last, size, lost

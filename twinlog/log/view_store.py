@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
+from twinlog.model.errors import RowsRefused
 from twinlog.model.row_changes import NO_ROWS, Crossing, Marks, Noted, NotedViews
 from twinlog.model.view import AnyView, Changes, versioned
 
@@ -67,16 +68,6 @@ def consumer_of(build: Build, projection: str, source: str) -> str:
 def holds(now: str, was: str) -> bool:
     """Whether a column of one type takes all that one of another type took, and gives it back as it was."""
     return now == was or now in _WIDER.get(was.partition("(")[0], ())
-
-
-class Retyped(NamedTuple):
-    """A column of a view's table that has not the type that its program knows."""
-
-    table: str
-    """As a statement names it."""
-    column: str
-    was: str
-    now: str
 
 
 class ViewStore(Protocol):
@@ -204,5 +195,5 @@ class CheckedViewStore(Protocol):
 class TypedViewStore(ViewStore, Protocol):
     """A store whose columns have types, which somebody may change."""
 
-    async def retyped(self, views: Sequence[AnyView]) -> Sequence[Retyped]:
-        """The columns of views that may not take what they took, or give back something else. Raises Unavailable."""
+    async def retyped(self, views: Sequence[AnyView]) -> RowsRefused | None:
+        """A column of views that may not take what it took, or give back something else. Raises Unavailable."""

@@ -85,6 +85,16 @@ def refused(error: BaseException, packages: Sequence[str] = ()) -> RowsRefused |
     return RowsRefused(what=found.what, why=why, remedy=found.remedy) if found else None
 
 
+def retyped(table: str, column: str, was: str, now: str) -> RowsRefused:
+    """That somebody gave a column another type."""
+    return RowsRefused(
+        what=f"type {now} of column {column} of table {table}",
+        why=f"it was {was}",
+        remedy=f"ALTER TABLE {table} ALTER {column} TYPE {was} USING {column}::{was}, or declare the view in another "
+        "version",
+    )
+
+
 def _has_a_better_word(error: asyncpg.PostgresError) -> bool:
     """Whether it passes, has a remedy whoever was at work, or blames the row in so many words."""
     if (error.sqlstate or "").startswith(_DATA):

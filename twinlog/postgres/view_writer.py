@@ -11,11 +11,11 @@ from typing import Any, Self
 import asyncpg
 
 from twinlog.log.ports import CheckpointAdvance
-from twinlog.log.view_store import Retyped, holds
-from twinlog.model.errors import CheckpointMoved, ConfigurationError, Unavailable
+from twinlog.log.view_store import holds
+from twinlog.model.errors import CheckpointMoved, ConfigurationError, RowsRefused, Unavailable
 from twinlog.model.row_changes import to_note
 from twinlog.model.view import AnyView, Changes
-from twinlog.postgres.added import refused
+from twinlog.postgres.added import refused, retyped
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.named_queries import named
@@ -141,18 +141,16 @@ class ViewWriter:
     def _fields(self, view: AnyView) -> list[str]:
         return list(getattr(self._types.get(view.table), "_fields", ()))
 
-    async def retyped(self, connection: Connection, views: Iterable[AnyView]) -> Sequence[Retyped]:
-        """The columns that have not the types of the last start, or, where it kept none, of the first write."""
+    async def retyped(self, connection: Connection, views: Iterable[AnyView]) -> RowsRefused | None:
+        """A column that has not the type of the last start, or, where it kept none, of the first write."""
         place = f"{quoted(self._place)}." if self._place else ""
-        found = [
-            Retyped(f"{place}{view.table}", column, was, now)
-            for view in views
-            for column, now, kept in await connection.fetch(self._queries["columns"], view.table)
-            if not holds(now, was := kept or self._seen.get(view.table, {}).get(column, now))
-        ]
-        if found:  # a session keeps the types that it has seen
-            await self._log.pool.expire_connections()
-        return found
+        for view in views:
+            for column, now, kept in await connection.fetch(self._queries["columns"], view.table):
+                was = kept or self._seen.get(view.table, {}).get(column, now)
+                if not holds(now, was):
+                    await self._log.pool.expire_connections()  # a session keeps the types that it has seen
+                    return retyped(f"{place}{view.table}", column, was, now)
+        return None
 
     async def _replay(
         self,

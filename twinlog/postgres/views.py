@@ -15,8 +15,8 @@ import asyncpg
 from twinlog.log.ports import Batch, CheckpointAdvance, Conflict, Log
 from twinlog.log.system import seconds_passed
 from twinlog.log.view_builds import SURE_SECONDS, LiveBuilds
-from twinlog.log.view_store import Build, Retyped, ViewMoment
-from twinlog.model.errors import ConfigurationError, Unavailable
+from twinlog.log.view_store import Build, ViewMoment
+from twinlog.model.errors import ConfigurationError, RowsRefused, Unavailable
 from twinlog.model.forms import Form, Forms, one, refuse_other
 from twinlog.model.row_changes import NO_ROWS, NotedViews
 from twinlog.model.view import AnyView, Changes
@@ -241,7 +241,7 @@ class PostgresViews(ViewBuilds):
             lacks.append(f"view {view.table!r} has no row type in this store; name it in `rows`")
         return lacks
 
-    async def retyped(self, views: Sequence[AnyView]) -> Sequence[Retyped]:
+    async def retyped(self, views: Sequence[AnyView]) -> RowsRefused | None:
         return await self._on_connection(lambda connection: self._writer.retyped(connection, views))
 
     async def update(
