@@ -261,7 +261,7 @@ class HistoryAudit:
         if aggregate is None:
             return True
         try:
-            state = aggregate.evolve(head.state, message)
+            state = aggregate.fold((message,), head.state)
             due, key = aggregate.due(state), aggregate.partition_key(state)
         except BaseException as error:  # an impossible history may break the fold in any way
             self.give_up(event, named(defect(error)), findings)
