@@ -214,6 +214,12 @@ def test_what_the_client_says_itself(error: Exception, meaning: Meaning) -> None
             "",
             "the database is out of reach (the connection was closed under a statement)",
         ),
+        (
+            ssl.SSLCertVerificationError(1, "certificate verify failed: self-signed certificate"),
+            "h:1",
+            "POSTGRES_URL: the server's certificate is not trusted (certificate verify failed: self-signed "
+            "certificate: h:1); set sslrootcert in the URL to the authority that signed it",
+        ),
         (of("53300", "too many clients"), "h:1", "the database is out of service (too many clients: h:1)"),
         (
             of("28P01", 'password authentication failed for user "shop"'),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 
 _SEVERAL = re.compile(r"\[Errno (\d+)\]")
 
 
 def reason(error: BaseException) -> str:
     """Why something failed, on one line; never empty."""
-    if isinstance(error, OSError):
+    # An error of TLS has a number of its own, which means something else to the system.
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
         # asyncio puts addresses in the place of the reason, and several failures into one text.
         numbers = [error.errno] if error.errno else [int(number) for number in _SEVERAL.findall(str(error))]
         if numbers and all(number > 0 for number in numbers):
