@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import ssl
 
+_WITHOUT_NUMBER: dict[type[BaseException], int] = {
+    ConnectionResetError: errno.ECONNRESET,
+    ConnectionAbortedError: errno.ECONNABORTED,
+    ConnectionRefusedError: errno.ECONNREFUSED,
+    BrokenPipeError: errno.EPIPE,
+}
+"""Errors that asyncio and others raise without a word."""
 _SEVERAL = re.compile(r"\[Errno (\d+)\]")
 
 
@@ -21,4 +29,6 @@ def reason(error: BaseException) -> str:
             return error.strerror
     if text := " ".join(str(error).split()):
         return text
+    if number := _WITHOUT_NUMBER.get(type(error)):
+        return os.strerror(number)
     return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
