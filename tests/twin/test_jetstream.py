@@ -411,6 +411,32 @@ async def test_what_is_stored_under_another_subject_is_put_right(
         assert relay.problem is None
 
 
+@pytest.mark.parametrize("retention", [api.RetentionPolicy.WORK_QUEUE, api.RetentionPolicy.INTEREST])
+async def test_a_stream_that_keeps_nothing_for_who_only_reads_is_made_anew(
+    nats: NatsClient, twin: JetStreamTwin, retention: api.RetentionPolicy
+) -> None:
+    await nats.jsm().add_stream(name=twin.name, subjects=[f"{twin.name}.*.*.*"], retention=retention)
+    log = MemoryLog(twin.name)
+    await grow(log, 3)
+    async with running(Relay(log, JetStreamTwin(nats, twin.name))):
+        await mirrored(log, twin)
+        async with twin.deliver(0) as delivery:
+            assert [event.position for event in await delivery.next(10)] == [1, 2, 3]
+
+
+async def test_a_stream_that_takes_the_subjects_of_a_log_is_told_with_the_way_out(
+    nats: NatsClient, twin: JetStreamTwin
+) -> None:
+    await nats.jsm().add_stream(name=f"{twin.name}-others", subjects=[f"{twin.name}.>"])
+    try:
+        with pytest.raises(
+            WrongSetting, match=r"^NATS_URL: another stream of this account takes the subjects"
+        ):
+            await twin.create(1)
+    finally:
+        await nats.jsm().delete_stream(f"{twin.name}-others")
+
+
 async def is_found(nats: NatsClient, subject: str, sequence: int) -> bool:
     """Whether a stream has a message of this subject at or behind a sequence."""
     try:

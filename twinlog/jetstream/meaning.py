@@ -36,6 +36,8 @@ RULES: Sequence[Rule] = (
          "set its max_payload, or that of this account, to 1 MB, as by default, or more"),
     Rule(r"err_code=(10026|10027|10113|10120)\b", "NATS_URL", "the limits of this account leave no room",
          "raise them, for one stream a service, without bounds, and one consumer a cursor"),
+    Rule(r"err_code=10065\b", "NATS_URL", "another stream of this account takes the subjects of a log",
+         "take them out of it (nats stream ls names all), or use another account or TWINLOG_NAMESPACE"),
     Rule("certificate verify failed", "NATS_URL", "the server's certificate is not trusted",
          "have it signed by an authority that this machine knows"),
     Rule("this server has no TLS", "NATS_URL", "the URL asks for TLS, which this nats-server is without",

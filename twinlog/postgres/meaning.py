@@ -110,6 +110,8 @@ RULES: Sequence[Rule] = (
     Rule("08", Meaning.MISCONFIGURATION, *_POOLER, text="statement pooling"),
     # Of the server.
     Rule("08", Meaning.OUTAGE, "the connection broke, or a pooler has no server to offer"),
+    Rule("0A000", Meaning.OUTAGE, "the server is a standby, and serializable transactions are its default",
+         text="GetSerializableTransactionSnapshot", reconnect=True),
     Rule("25006", Meaning.OUTAGE, "the server is read-only", reconnect=True),
     Rule("25P03", Meaning.OUTAGE, "a transaction idled too long"),
     Rule("25P04", Meaning.OUTAGE, "a transaction took too long"),
