@@ -281,6 +281,25 @@ async def test_what_a_server_turns_out_to_lack_is_told_whoever_asks(
             await ask
 
 
+async def test_a_server_that_comes_back_without_jetstream_is_told(own_nats: EmbeddedNats) -> None:
+    client = await jetstream.connect(own_nats.url, "tests")
+    twin = JetStreamTwin(client, "orders")
+    await twin.create(1)
+    await own_nats.stop()
+    own_nats.extra = "jetstream: false"
+    await own_nats.start()
+    await until(lambda: client.is_connected)
+    for ask in (
+        twin.state(),
+        twin.message(1),
+        twin.create(1),
+        jetstream_api.update_stream(client, "orders", {}),
+    ):
+        with pytest.raises(WrongSetting, match=r"^NATS_URL: this nats-server runs without JetStream"):
+            await ask
+    await jetstream.close(client)
+
+
 @pytest.mark.parametrize(
     "config",
     [
