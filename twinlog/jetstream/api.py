@@ -113,9 +113,10 @@ async def next_message(
 def state_of(info: Mapping[str, Any]) -> TwinState:
     state = info["state"]
     first, last = state["first_seq"], state["last_seq"]
-    # What is stored under another subject is sent to nobody, so for those who want it, it is not there.
-    moved = "subject_transform" in info["config"]
-    return TwinState(first, last, last + 1 - first - state["messages"] or int(moved))
+    # What is stored under another subject is sent to nobody, so for those who want it, it is not there; and a queue
+    # gives nothing to who does not take it out.
+    withheld = "subject_transform" in info["config"] or info["config"].get("retention", "limits") != "limits"
+    return TwinState(first, last, last + 1 - first - state["messages"] or int(withheld))
 
 
 def labels(identity: Identity | None) -> dict[str, str]:
