@@ -553,6 +553,21 @@ class TestHealth:
             assert (await call).status == NOT_SERVING
             assert dict(list(await call.trailing_metadata()))[PROBLEM_KEY] == said
 
+    @pytest.mark.parametrize("name", ["", NAME])
+    async def test_not_serving_comes_with_its_reasons_each_once(self, name: str) -> None:
+        relay, writer, timers = Part(), Part(), Part()
+        async with serving(Edge(), health=[relay, writer, timers]) as client:
+            relay.problem = timers.problem = "Log orders has forked; `twinlog repair orders`"
+            writer.problem = "JetStream is away"
+            call = _health_stub(client.channel).Check(HealthCheckRequest(service=name), timeout=PATIENCE)
+            assert (await call).status == NOT_SERVING
+            told = dict(list(await call.trailing_metadata()))[PROBLEM_KEY]
+            relay.problem = writer.problem = timers.problem = None
+            call = _health_stub(client.channel).Check(HealthCheckRequest(service=name), timeout=PATIENCE)
+            assert (await call).status == SERVING
+            assert PROBLEM_KEY not in dict(list(await call.trailing_metadata()))
+        assert told == "Log orders has forked; `twinlog repair orders`; JetStream is away"
+
     async def test_a_part_with_a_problem_makes_it_not_serving_until_it_is_well(self) -> None:
         part = Part()
         with capture_logs() as said:
@@ -633,6 +648,39 @@ async def test_who_connects_and_does_not_greet_is_cut_off(
             while await reader.read(1000):
                 pass
         writer.close()
+
+
+_UNREAD = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex(
+    "000006 04 00 00000000 0004 00000000 000000 04 01 00000000"
+)
+"""A client's greeting that lets no byte of an answer come."""
+
+
+def _begun(path: str) -> bytes:
+    """The beginning of a call: a frame of headers, after which the request would follow."""
+    fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x"}
+    fields |= {"te": "trailers", "content-type": "application/grpc"}
+    texts = [text.encode() for field in fields.items() for text in field]
+    block = b"".join(b"\0" * (1 - at % 2) + bytes([len(text)]) + text for at, text in enumerate(texts))
+    return len(block).to_bytes(3, "big") + bytes.fromhex("01 04 00000001") + block
+
+
+@pytest.mark.parametrize("request_sent", [b"", bytes.fromhex("000005 00 01 00000001 00 00000000")])
+@pytest.mark.parametrize("method", ["GetOrder", "WatchOrder"])
+async def test_who_sends_no_request_or_reads_no_answer_is_cut_off_with_the_connection(
+    method: str, request_sent: bytes, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "_CONNECTION_MILLISECONDS", 200)
+    monkeypatch.setattr(host, "_LEAVING_MILLISECONDS", 200)
+    async with serving(Edge(echo, gate.watch)) as client, asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection(*client.address.rsplit(":", 1))
+        writer.write(_UNREAD + _begun(f"/{NAME}/{method}") + request_sent)
+        while await reader.read(1000):
+            pass
+        writer.close()
+        if request_sent and method == "WatchOrder":
+            await gate.left.wait()
+        assert await client.get() == "x"  # on a connection of its own
 
 
 async def test_reflection_lists_the_services() -> None:

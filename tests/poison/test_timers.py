@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
@@ -239,6 +240,42 @@ async def test_a_timer_that_changes_is_tried_at_once(log: MemoryLog) -> None:
         assert await broken.fire() == 0, "it is not time yet"
         log.timers[gone] = log.timers[gone]._replace(due=START - timedelta(seconds=1))
         assert await broken.fire() == 1
+
+
+@pytest.mark.parametrize(
+    "changed", [{"due": lambda _alarm: None}, {"decide": lambda _alarm, _command: []}], ids=["due", "decide"]
+)
+async def test_one_for_which_there_is_nothing_to_do_is_reported_and_left_alone(
+    log: MemoryLog, changed: dict[str, Any], lines: list[EventDict]
+) -> None:
+    """As of a newer program, which knows of a deadline that this one does not know."""
+    clock = ManualClock(LATER)
+    async with writing(log, clock) as writer:
+        await set_alarms(writer, "theirs")
+        timers = Timers(log, writer, [patched(ALARM, **changed)], clock=clock, actor="tests")
+        problems = [(await timers.fire(), timers.problem or "") for _ in range(4)]
+        assert problems[0] == (0, ""), "somebody else may just have done it"
+        for fired, problem in problems[1:]:
+            assert not fired
+            assert "timer of alarm/theirs cannot fire: By this program" in problem
+        assert log.timers.keys() == {alarm("theirs")}, "it is theirs"
+        timers._aggregates[ALARM.name], timers._try_again_at = ALARM, 0.0
+        assert await timers.fire() == 1
+        assert timers.problem is None
+    said = [(line["event"], line.get("stream")) for line in lines if line["event"].startswith("timers.")]
+    assert said == [("timers.stuck", "alarm/theirs"), ("timers.fired", None)]
+
+
+async def test_one_that_somebody_else_has_fired_meanwhile_is_not_reported(log: MemoryLog) -> None:
+    clock = ManualClock(LATER)
+    async with writing(log, clock) as writer:
+        await set_alarms(writer, "a")
+        timer = log.timers[alarm("a")]
+        timers = Timers(log, writer, [ALARM], clock=clock, actor="tests")
+        assert await timers.fire() == 1
+        assert await timers._wake_all([timer], clock.now()) == {}
+        assert await timers.fire() == 0
+        assert timers.problem is None
 
 
 async def test_an_append_that_fails_over_one_is_done_without_it(log: MemoryLog) -> None:
