@@ -188,15 +188,16 @@ async def test_while_they_wait_they_are_not_read_at_every_look(log: MemoryLog) -
     assert noted.looks == [200, 200, 200, 200, 100, 100, 100]
 
 
+@pytest.mark.parametrize("apart", [timedelta(milliseconds=1), timedelta()], ids=["one by one", "at once"])
 @in_virtual_time
 async def test_very_many_that_wait_are_few_in_memory_in_the_logs_and_at_each_look(
-    lines: list[EventDict], monkeypatch: pytest.MonkeyPatch
+    lines: list[EventDict], monkeypatch: pytest.MonkeyPatch, apart: timedelta
 ) -> None:
     monkeypatch.setattr(timers_module, "_REMEMBERED", 100)
     noted, clock, many = Noted(), ManualClock(LATER), 5_050
     for number in range(many):
         gone = StreamId("gone", f"{number:04}")
-        noted.timers[gone] = Timer(gone, 1, START + timedelta(milliseconds=number))
+        noted.timers[gone] = Timer(gone, 1, START + number * apart)
     async with writing(noted, clock) as writer:
         timers = Timers(noted, writer, [ALARM], clock=clock, actor="tests")
         await set_alarms(writer, "first", due=LATER)
