@@ -19,6 +19,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
 
 import twinlog
+from tests.controls import new_id
 from tests.inspection.conftest import customer, inspection, order
 from tests.kernel.batches import METADATA, append, batch, counter, grow, new_event
 from tests.kernel.edge import rich
@@ -407,6 +408,22 @@ async def test_a_stream_of_an_aggregate_that_is_not_declared_has_events_and_no_s
     assert found.events
     assert not found.HasField("state")
     assert "order" in found.without_state
+
+
+@pytest.mark.parametrize("kept_as", [str.lower, str.upper])
+async def test_an_id_in_capitals_is_the_one_that_the_log_has(kept_as: Callable[[str], str]) -> None:
+    """Edges keep ids in lower case; a service that checks none may have kept others."""
+    log, context, id = MemoryLog("log"), cast("Context", None), new_id()
+    kept, asked = StreamId("counter", kept_as(id)), f"counter/{id.upper()}"
+    await append(log, replace(batch((kept, 0, 1)), events=[new_event(kept, 1)]))
+    service = InspectionService(Inspected("service", log, MemoryTwin("log"), Schema(), datetime.now(UTC)))
+    history = HistoryService(log, Peers(LogHistory(log)))
+    found = await service.GetStream(pb.GetStreamRequest(stream=asked), context)
+    assert (found.stream, found.version) == (str(kept), 1)
+    looked = [each async for each in service.ReadLog(pb.ReadLogRequest(stream=asked), context)]
+    assert [each.event.stream for each in looked] == [str(kept), ""]
+    told = [each async for each in history.ReadStream(ReadStreamRequest(stream=asked), context)]
+    assert sum(len(each.events) for each in told) == 1
 
 
 @pytest.mark.parametrize(

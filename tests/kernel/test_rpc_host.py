@@ -650,6 +650,39 @@ async def test_who_connects_and_does_not_greet_is_cut_off(
         writer.close()
 
 
+_UNREAD = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex(
+    "000006 04 00 00000000 0004 00000000 000000 04 01 00000000"
+)
+"""A client's greeting that lets no byte of an answer come."""
+
+
+def _begun(path: str) -> bytes:
+    """The beginning of a call: a frame of headers, after which the request would follow."""
+    fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x"}
+    fields |= {"te": "trailers", "content-type": "application/grpc"}
+    texts = [text.encode() for field in fields.items() for text in field]
+    block = b"".join(b"\0" * (1 - at % 2) + bytes([len(text)]) + text for at, text in enumerate(texts))
+    return len(block).to_bytes(3, "big") + bytes.fromhex("01 04 00000001") + block
+
+
+@pytest.mark.parametrize("request_sent", [b"", bytes.fromhex("000005 00 01 00000001 00 00000000")])
+@pytest.mark.parametrize("method", ["GetOrder", "WatchOrder"])
+async def test_who_sends_no_request_or_reads_no_answer_is_cut_off_with_the_connection(
+    method: str, request_sent: bytes, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "_CONNECTION_MILLISECONDS", 200)
+    monkeypatch.setattr(host, "_LEAVING_MILLISECONDS", 200)
+    async with serving(Edge(echo, gate.watch)) as client, asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection(*client.address.rsplit(":", 1))
+        writer.write(_UNREAD + _begun(f"/{NAME}/{method}") + request_sent)
+        while await reader.read(1000):
+            pass
+        writer.close()
+        if request_sent and method == "WatchOrder":
+            await gate.left.wait()
+        assert await client.get() == "x"  # on a connection of its own
+
+
 async def test_reflection_lists_the_services() -> None:
     async with serving(Edge()) as client:
         channel: Any = client.channel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from tests.virtual_time import simulated
 from tests.waiting import until
 from twinlog.log.lease import Answer, LeaseRow
 from twinlog.memory.lease import MemoryLeases
-from twinlog.postgres.lease import PostgresLease
+from twinlog.postgres.lease import PostgresLease, PostgresLeases
 from twinlog.testing.internals import PostgresLog, open_log
 
 SECONDS = 0.6
@@ -167,6 +167,28 @@ async def test_a_lease_that_the_database_refuses_shows_and_ends_no_work(log: Pos
         assert 'violates check constraint "no"' in str(lease.problem)
         await log.pool.execute("ALTER TABLE leases DROP CONSTRAINT no")
         await until(lambda: lease.problem is None)
+
+
+async def test_leases_of_a_process_ask_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While their table is locked, all but one of the connections are free for commands."""
+    asking, most = 0, 0
+
+    async def take_row(_lease: PostgresLease, _name: str, _holder: str, _seconds: float) -> Answer:
+        nonlocal asking, most
+        asking += 1
+        most = max(most, asking)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        asking -= 1
+        return Answer(True, None)
+
+    monkeypatch.setattr(PostgresLease, "take_row", take_row)
+    monkeypatch.setattr(PostgresLease, "give_up_row", HeldByOne.give_up_row)
+    leases = PostgresLeases(cast(Any, None), lambda: "me")
+    async with AsyncExitStack() as held:
+        for has_it in [await held.enter_async_context(holding(leases(f"work {each}"))) for each in range(9)]:
+            await has_it.wait()
+    assert most == 1
 
 
 async def test_a_lease_that_is_not_renewed_and_does_not_end_is_a_problem(log: PostgresLog) -> None:

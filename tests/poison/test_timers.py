@@ -14,6 +14,7 @@ from structlog.types import EventDict
 
 from tests.kernel.counter import ALARM, Alarm, Set
 from tests.poison.kinds import KINDS, Kind, fails, learn, patched, poison, unknown_type
+from tests.virtual_time import in_virtual_time
 from tests.waiting import until
 from twinlog import FailedPrecondition, Log, Schema, StreamId, Transaction, Unavailable, Writer
 from twinlog.log import timers as timers_module
@@ -137,6 +138,7 @@ async def test_one_of_an_aggregate_that_is_gone_is_reported_and_left_alone(
 
 
 @pytest.mark.parametrize("stuck", [199, 200, 201, 450])
+@in_virtual_time
 async def test_those_that_wait_do_not_starve_the_ones_behind_them(log: MemoryLog, stuck: int) -> None:
     clock = ManualClock(LATER)
     async with writing(log, clock) as writer:
@@ -173,6 +175,7 @@ class Noted(MemoryLog):
         return found
 
 
+@in_virtual_time
 async def test_while_they_wait_they_are_not_read_at_every_look(log: MemoryLog) -> None:
     noted, clock = Noted(), ManualClock(LATER)
     for number in range(900):
@@ -185,6 +188,7 @@ async def test_while_they_wait_they_are_not_read_at_every_look(log: MemoryLog) -
     assert noted.looks == [200, 200, 200, 200, 100, 100, 100]
 
 
+@in_virtual_time
 async def test_very_many_that_wait_are_few_in_memory_in_the_logs_and_at_each_look(
     lines: list[EventDict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +294,7 @@ async def test_an_append_that_fails_over_one_is_done_without_it(log: MemoryLog) 
         assert "timer of alarm/bad cannot fire: not a text that can be stored" in (timers.problem or "")
 
 
+@in_virtual_time
 async def test_one_whose_cause_cannot_be_read_waits_and_the_others_fire(lines: list[EventDict]) -> None:
     """As one in an archive that is away, or on a damaged page."""
 

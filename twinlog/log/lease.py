@@ -102,14 +102,21 @@ class ExpiringLease(ABC):
     """
 
     def __init__(
-        self, name: str, holder: str, *, seconds: float = SECONDS, randomness: Randomness = random
+        self,
+        name: str,
+        holder: str,
+        *,
+        seconds: float = SECONDS,
+        randomness: Randomness = random,
+        turn: asyncio.Lock | None = None,
     ) -> None:
-        """``holder`` names this replica; the lease expires after ``seconds`` without renewal."""
+        """``holder`` names this replica; the lease expires after ``seconds`` without renewal. ``turn``: held while the
+        store is asked; others may share it."""
         self._name = name
         self._holder = holder
         self._seconds = seconds
         self._randomness = randomness
-        self._turn = asyncio.Lock()
+        self._turn = turn or asyncio.Lock()
         self._retrying = Retrying(
             say_failing=say.warning("lease.unconfirmed", lease=name),
             say_working=say.info("lease.confirmed", lease=name),

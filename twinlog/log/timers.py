@@ -28,7 +28,7 @@ from twinlog.log.transaction import NotLoaded, Transaction
 from twinlog.log.writer import Writer
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock
-from twinlog.model.errors import PartlyUnavailable, TwinlogError, Unavailable
+from twinlog.model.errors import PartlyUnavailable, TwinlogError, Unavailable, defect, text_of
 from twinlog.model.event import Metadata, Recorded
 
 _BATCH = 200
@@ -222,7 +222,7 @@ class Timers:
                 self._told.pop(timer, None)
             else:
                 self._tell(timer, failed[timer])
-        return {timer: str(error) for timer, error in failed.items()}
+        return {timer: text_of(error) for timer, error in failed.items()}
 
     def _without_races(self, failed: Mapping[Timer, Exception]) -> Mapping[Timer, Exception]:
         """Without those that had nothing to do for the first time: they are gone at the next look, or told then."""
@@ -235,7 +235,7 @@ class Timers:
         return sum(timer not in failed and timer not in self._vain for timer in timers)
 
     def _tell(self, timer: Timer, error: Exception) -> None:
-        why = str(error)
+        why = text_of(error)
         if self._round and len(self._round.found) < _REMEMBERED:
             self._round.found[timer] = why
         if self._told.get(timer) != why and (timer in self._told or len(self._told) < _REMEMBERED):
@@ -303,8 +303,8 @@ class Timers:
                     failed[timer] = NothingDue()
             except NotLoaded:
                 raise
-            except Exception as error:  # one stream's defect leaves the others their wake-ups
-                failed[timer] = error
+            except BaseException as error:  # one stream's defect leaves the others their wake-ups
+                failed[timer] = defect(error)
         return failed
 
     def _say_stuck(self, timer: Timer, error: Exception) -> None:
@@ -313,6 +313,6 @@ class Timers:
             log=self._log.name,
             stream=str(timer.stream),
             due=timer.due.isoformat(),
-            problem=str(error),
+            problem=text_of(error),
             exc_info=None if isinstance(error, TwinlogError) and error.__cause__ is None else error,
         )

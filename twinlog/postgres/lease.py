@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 from twinlog.log.lease import SECONDS, Answer, ExpiringLease, LeaseRow
 from twinlog.postgres.connection import Pool, fetch
 from twinlog.postgres.named_queries import QUERIES
 
 
+class PostgresLeases:
+    """The leases of a process. They ask one at a time: while their table is locked, commands have the connections."""
+
+    def __init__(self, pool: Pool, holder: Callable[[], str]) -> None:
+        """``holder`` gives the name under which this replica holds one of them."""
+        self._pool = pool
+        self._holder = holder
+        self._turn = asyncio.Lock()
+
+    def __call__(self, name: str) -> PostgresLease:
+        return PostgresLease(self._pool, name, self._holder(), turn=self._turn)
+
+
 class PostgresLease(ExpiringLease):
     """A lease as a row that expires, by the database's clock."""
 
-    def __init__(self, pool: Pool, name: str, holder: str, *, seconds: float = SECONDS) -> None:
-        """``holder`` names this replica; the lease expires after ``seconds`` without renewal."""
-        super().__init__(name, holder, seconds=seconds)
+    def __init__(
+        self,
+        pool: Pool,
+        name: str,
+        holder: str,
+        *,
+        seconds: float = SECONDS,
+        turn: asyncio.Lock | None = None,
+    ) -> None:
+        """``holder`` names this replica; the lease expires after ``seconds`` without renewal. ``turn``: held while it
+        asks; others may share it."""
+        super().__init__(name, holder, seconds=seconds, turn=turn)
         self._pool = pool
 
     async def take_row(self, name: str, holder: str, seconds: float) -> Answer:

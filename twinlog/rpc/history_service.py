@@ -12,7 +12,7 @@ from twinlog.log.wire import to_wire
 from twinlog.model.times import timestamp
 from twinlog.rpc.context import Context
 from twinlog.rpc.inspection_relations import EventNotFound
-from twinlog.rpc.moments import moment_of, stream_of, time_of
+from twinlog.rpc.moments import as_spelled, moment_of, stream_of, time_of
 from twinlog.rpc.peers import Peers, positions
 from twinlog.rpc.validation import Checks
 from twinlog.v1 import history_service_pb2 as pb
@@ -40,6 +40,7 @@ class HistoryService(HistoryServiceServicer):
             checks.violate("after_version", f"must be 1 or more, or 0; it is {request.after_version}")
         upto = moment_of(checks, "upto", request.upto)
         checks.done()
+        stream = await as_spelled(self._log, stream)
         response, size = pb.ReadStreamResponse(), 0
         async for events in self._own.events(stream, upto, request.after_version, after_id):
             for event in events:

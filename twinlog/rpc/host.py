@@ -36,6 +36,8 @@ _GOODBYE_SECONDS = 0.02
 _BIND_TRIES, _BIND_AGAIN_SECONDS = 5, 0.05
 
 _HANDSHAKE_MILLISECONDS = 10_000
+_CONNECTION_MILLISECONDS, _LEAVING_MILLISECONDS = 3_600_000, 3_700_000
+"""How old a connection may be, and how long calls on it may go on then: longer than any stream that is read."""
 
 _HEALTH = StreamLimits(most=512, per_connection=16, idle_seconds=3600.0, oldest_gives_way=True)
 """Health is never refused: a watcher too many ends the oldest, which watches again."""
@@ -171,6 +173,9 @@ def _options(limits: Limits, shared: bool) -> list[tuple[str, int]]:
         ("grpc.http.overload_protection", 0),
         # Who connects and says nothing holds a file descriptor; by default for two minutes.
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MILLISECONDS),
+        # Calls whose clients send no request, or read no answer, end with their connection only: no status can be sent.
+        ("grpc.max_connection_age_ms", _CONNECTION_MILLISECONDS),
+        ("grpc.max_connection_age_grace_ms", _LEAVING_MILLISECONDS),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         # Clients may keep an idle connection alive by pings, every ten seconds at most.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC
 from functools import partial
 
@@ -25,7 +26,7 @@ from twinlog.rpc.context import Context, time_left
 from twinlog.rpc.inspection import Inspected, Patience
 from twinlog.rpc.inspection_relations import correlated_events, trace
 from twinlog.rpc.logged_event import logged, that_fit
-from twinlog.rpc.moments import moment_of, stream_of, time_of
+from twinlog.rpc.moments import as_spelled, moment_of, stream_of, time_of
 from twinlog.rpc.saga_tables import saga_tables
 from twinlog.rpc.state_parts import Part, changes
 from twinlog.rpc.stream_states import MOST_STATES, shown, states
@@ -104,6 +105,8 @@ class InspectionService(InspectionServiceServicer):
         limit = _bounded(checks, "limit", request.limit, _LIMIT, _MOST_EVENTS)
         newest = _bounded(checks, "newest", request.newest, 0, _MOST_EVENTS)
         checks.done()
+        if one := wanted.stream_id:
+            wanted = replace(wanted, stream=str(await as_spelled(self._log, one)))
         head = await self._log.head()
         upto = min(request.upto, head) if request.upto else head
         reading = _Reading(self._log, wanted, request.after)
@@ -125,6 +128,7 @@ class InspectionService(InspectionServiceServicer):
         newest = _bounded(checks, "newest", request.newest, _NEWEST, most)
         until = _until(checks, request)
         checks.done()
+        stream = await as_spelled(self._log, stream)
         upto = await self._upto(stream, request)
         response = pb.GetStreamResponse(stream=str(stream))
         try:

@@ -8,8 +8,9 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from twinlog.log.past import Moment
+from twinlog.log.ports import Log, ReadRequest
 from twinlog.model.event import MOST_POSITION, MOST_VERSION, StreamId, known_stream
-from twinlog.rpc.validation import Checks
+from twinlog.rpc.validation import Checks, normal_id
 from twinlog.v1 import moment_pb2 as pb
 
 
@@ -66,6 +67,16 @@ def stream_of(checks: Checks, given: str) -> StreamId:
     if not (type and id):
         checks.violate("stream", "must be type/id, such as order/01890a5d-ac96-774b-bcce-b302099a8057")
     return known_stream((type, id))
+
+
+async def as_spelled(log: Log, stream: StreamId) -> StreamId:
+    """A stream that is asked for, as its log spells it: a UUID in another letter case is the same id. Raises
+    Unavailable."""
+    normal = known_stream((stream.type, normal_id(stream.id)))
+    if normal == stream:
+        return stream
+    [found] = await log.load([ReadRequest(stream, upto=1)])
+    return stream if found.events else normal
 
 
 def as_message(moment: Moment) -> pb.Moment:

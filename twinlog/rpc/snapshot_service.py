@@ -11,10 +11,12 @@ from twinlog.log.time_travel import TimeTravel
 from twinlog.log.unreadable import Unreadable
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import FailedPrecondition
+from twinlog.model.event import known_stream
 from twinlog.model.times import timestamp
 from twinlog.rpc.context import Context
 from twinlog.rpc.inspection import Inspected
 from twinlog.rpc.inspection_service import StreamNotFound
+from twinlog.rpc.moments import as_spelled
 from twinlog.rpc.paging import PageTokens
 from twinlog.rpc.validation import Checks
 from twinlog.v1 import snapshot_service_pb2 as pb
@@ -44,6 +46,7 @@ class SnapshotService(SnapshotServiceServicer):
         type, id = _stream(checks, request.stream, required=False)
         page = checks.page(request, self._pages, f"snapshots/{request.stream}", (str, str, int))
         checks.done()
+        id = await self._as_spelled(type, id)
         after = KeptKey(str(page.last[0]), str(page.last[1]), int(page.last[2])) if page.last else KeptKey()
         found = await self._store.kept(type, id, after, page.limit)
         kept, token = page.of(found, lambda each: (*each.stream, each.version))
@@ -55,6 +58,7 @@ class SnapshotService(SnapshotServiceServicer):
         checks = Checks()
         type, id = _stream(checks, request.stream)
         checks.done()
+        id = await self._as_spelled(type, id)
         if type.startswith(_VIEW):
             return pb.DropSnapshotsResponse(dropped=await self._rows.drop_rows(type.removeprefix(_VIEW), id))
         return pb.DropSnapshotsResponse(dropped=await self._store.drop_kept(type, id))
@@ -70,11 +74,15 @@ class SnapshotService(SnapshotServiceServicer):
             checks.violate("stream", f"must be of an aggregate that this service declares: {names or 'none'}")
         checks.done()
         assert aggregate is not None
+        id = await self._as_spelled(type, id)
         ids: Sequence[str] = [id] if id else []
         if not id and aggregate.keep_every:
             ids = await self._store.long_streams(aggregate.name, aggregate.keep_every)
         for each in ids:
             yield await self._rebuilt(aggregate, each)
+
+    async def _as_spelled(self, type: str, id: str) -> str:
+        return (await as_spelled(self._inspected.log, known_stream((type, id)))).id
 
     async def _rebuilt(self, aggregate: AnyAggregate, id: str) -> pb.RebuildSnapshotsResponse:
         found = await self._past.rebuild(aggregate, id)

@@ -37,7 +37,7 @@ from twinlog.observe.tracing import exporting, tracing
 from twinlog.postgres.connection import stop_waiting, until_available
 from twinlog.postgres.identity import only
 from twinlog.postgres.keys import PostgresErasures
-from twinlog.postgres.lease import PostgresLease
+from twinlog.postgres.lease import PostgresLeases
 from twinlog.postgres.log import PostgresLog, open_log
 from twinlog.postgres.migrations import pending
 from twinlog.postgres.saga_list import PostgresSagaList
@@ -160,7 +160,7 @@ async def _opened(
                     twin=lambda of: JetStreamTwin(
                         client, of, replicas=settings.stream_replicas, namespace=namespace, identity=identity
                     ),
-                    lease=lambda work: PostgresLease(own.pool, work, f"{spec.name}-{ids.uuid7()}"),
+                    lease=PostgresLeases(own.pool, lambda: f"{spec.name}-{ids.uuid7()}"),
                     clock=clock,
                     ids=ids,
                     on_crash=shutdown.crash,
