@@ -178,7 +178,8 @@ async def test_dead_letters_are_counted_whatever_went_wrong(
         quiet = isinstance(error, Unavailable)
         aside = (
             f"{CONSUMER} has set 1 event aside: twinlog dead-letters list tells why; "
-            "replay them once that is mended, or discard them"
+            "what this version cannot read is replayed by itself once one can; "
+            "replay the others once that is mended, or discard them"
         )
         uncounted = "" if quiet else f"; the dead letters of tests.failing cannot be counted: {error}"
         assert operations.problem == aside + uncounted

@@ -41,9 +41,11 @@ from twinlog.audit.database_snapshots import DatabaseSnapshot, database_snapshot
 from twinlog.audit.dead_letters import DeadLetterAudit, DeadLettersByConsumer
 from twinlog.audit.domain import Domain, Round
 from twinlog.audit.followers import WITHIN, set_checkpoint
+from twinlog.audit.history import GAPLESS
 from twinlog.audit.reading import Reading
-from twinlog.audit.report import Figures, Findings, Report
+from twinlog.audit.report import Figures, Findings, Report, roots_first
 from twinlog.audit.system import System
+from twinlog.audit.twins import NOT_AHEAD
 from twinlog.jetstream.client import NatsClient
 from twinlog.log.chain import Head
 from twinlog.log.signing import is_signed, public_key
@@ -65,6 +67,8 @@ REQUESTS = "requests point into the log"
 GUARDED = "logs take inserts only"
 INDEXED = "tables have their indexes"
 
+_ROOTS = {NOT_AHEAD, GAPLESS}
+"""A log that lost events, which its stream may give back."""
 _AGAIN_SECONDS = 0.25
 
 
@@ -280,7 +284,7 @@ class Auditor:
         all_found = [each.findings for each in self._dead_letter_audits]
         all_found += [*(reading.findings for reading in self._readings), found]
         return Report(
-            [violation for findings in all_found for violation in findings.kept],
+            roots_first([violation for findings in all_found for violation in findings.kept], _ROOTS),
             sum((findings.counts for findings in all_found), Counter()),
             figures,
             [*_behind(figures), *self._on_their_way(now)],
