@@ -19,7 +19,7 @@ from tests.waiting import until
 from twinlog import Recorded
 from twinlog.log.repair import GivenUp, Unrepairable
 from twinlog.postgres.archiving import Rule, archive
-from twinlog.postgres.identity import identify
+from twinlog.postgres.identity import NotThatLog, identify
 from twinlog.service.repair import LEFT, MENDED, NOTHING, Options, repair
 from twinlog.testing.internals import (
     Batch,
@@ -185,6 +185,21 @@ async def test_a_database_that_was_made_anew_is_known_by_the_name_of_its_log(sit
     assert [event.event_id for event in await site.log.read(0, 100)] == [event.event_id for event in events]
     await copied(site)
     assert "nothing to repair" in (await site.repair())[1]
+
+
+async def test_a_log_of_another_name_is_left_alone(site: Site) -> None:
+    await grow(site.log, 20)
+    await copied(site)
+    await site.log.pool.execute(
+        "INSERT INTO log_identity (installation, log) VALUES ('shop', $1)", site.log.name
+    )
+    database = await site.log.pool.fetchval("SELECT current_database()")
+    asked = Options("odrers", site.postgres_url, site.nats_url)
+    with pytest.raises(Unrepairable, match=rf"{database} \(log {site.log.name}\)"):
+        await repair(asked, print)
+    with pytest.raises(NotThatLog, match=f"holds log {site.log.name}, not odrers"):
+        await repair(asked._replace(database=database), print)
+    assert "nothing to repair" in (await site.repair(database=database))[1]
 
 
 async def test_a_trimmed_stream_does_not_bring_back_what_it_has_lost(site: Site) -> None:

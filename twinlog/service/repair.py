@@ -91,7 +91,7 @@ async def repair(options: Options, say: Callable[[str], None] = print) -> int:
                 await postgres.has_log(options.postgres_url, database)  # says why nobody gets in
                 raise Unrepairable(log=name, why=f"there is no database {database} with a log")
             owners = {each: await identity(pool) for each, pool in pools.items()}
-            own = owners[database]
+            own = await identity(pools[database], name)
             twin = JetStreamTwin(client, name, namespace=options.namespace, identity=own)
             siblings = {
                 each: pools[each]
@@ -118,10 +118,12 @@ async def _database(log: str, twin: Twin, pools: Mapping[str, Pool]) -> str:
                     if message and event.event_id == event_id_of(message, state.first):
                         found.append(name)
     if len(found) != 1:
-        found = [name for name, pool in pools.items() if await name_of(pool) == log]
-    if len(found) != 1:
-        why = f"its database is not known; say which it is with --database: {', '.join(pools)}"
-        raise Unrepairable(log=log, why=why)
+        names = {name: await name_of(pool) for name, pool in pools.items()}
+        found = [name for name, known in names.items() if known == log]
+        if len(found) != 1:
+            there = ", ".join(f"{name} (log {known})" if known else name for name, known in names.items())
+            why = f"its database is not known; say which it is with --database: {there}"
+            raise Unrepairable(log=log, why=why)
     return found[0]
 
 
