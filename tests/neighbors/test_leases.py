@@ -169,6 +169,30 @@ async def test_a_lease_that_the_database_refuses_shows_and_ends_no_work(log: Pos
         await until(lambda: lease.problem is None)
 
 
+def test_a_lease_that_the_store_does_not_answer_shows_until_it_does_and_ends_no_work() -> None:
+    async def locked() -> None:
+        locked, lease = asyncio.Lock(), Locked(cast(Any, None), "work", "me", seconds=SECONDS)
+        lease.locked = locked
+        async with holding(lease) as has_it:
+            await has_it.wait()
+            async with locked:
+                await asyncio.sleep(20 * SECONDS)
+                assert lease.problem == f"no answer for {SECONDS} s"
+            await asyncio.sleep(SECONDS)
+            assert lease.problem is None
+
+    class Locked(HeldByOne):
+        """A lease whose table somebody else has locked."""
+
+        locked: asyncio.Lock
+
+        async def take_row(self, name: str, holder: str, seconds: float) -> Answer:
+            async with self.locked:
+                return Answer(True, None)
+
+    simulated(locked())
+
+
 async def test_leases_of_a_process_ask_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """While their table is locked, all but one of the connections are free for commands."""
     asking, most = 0, 0
