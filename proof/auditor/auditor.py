@@ -22,6 +22,7 @@ from twinlog.testing.internals import (
     StoreClock,
     SystemClock,
     builds_in,
+    check_url,
     connect,
     database_url,
     open_pool,
@@ -95,6 +96,10 @@ async def audit(
 
 
 async def _reach(postgres_url: str) -> None:
+    try:
+        check_url(postgres_url)
+    except ValueError as error:
+        raise CannotAudit(why=f"POSTGRES_URL is wrong: {error}") from None
     for name in DATABASES:
         try:
             connection = await asyncpg.connect(database_url(postgres_url, name), timeout=_REACH_SECONDS)

@@ -99,6 +99,8 @@ async def overload(
     each be under way, and holds back what is more.
     """
     load = Load(address, METHOD, refusals=True)
+    await load.closed(system.requests(orders // 4), _CLIENTS)  # a shop that has just started can do less
+    await at_rest(system.log, 0)
     since, spent = await system.position(), budget.spent_by(system)
     await load.closed(system.requests(orders), _CLIENTS)
     measured = await at_rest(system.log, since)
@@ -195,7 +197,7 @@ if __name__ == "__main__":
     parser.add_argument("--deadline", type=float, default=5.0, help="of each order, in seconds")
     parser.add_argument("--patience", type=float, default=1.0, help="of clients, in seconds")
     parser.add_argument("--connections", type=int, default=8, help="while too much is asked for")
-    parser.add_argument("--orders", type=int, default=4_000, help="to measure the capacity")
+    parser.add_argument("--orders", type=int, default=8_000, help="to measure the capacity")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--mode", default="", help="choreography or orchestration; both by default")
     asyncio.run(main(parser.parse_args()))

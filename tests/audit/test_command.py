@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from proof.auditor.__main__ import CANNOT, CLEAN, VIOLATIONS, servers
-from proof.auditor.auditor import CannotAudit
+from proof.auditor.auditor import CannotAudit, audit
 from stack.attach import Running
 from tests import preloaded
 from tests.audit import faults
@@ -112,6 +112,12 @@ async def test_servers_of_ones_own_come_first(tmp_path: Path, nothing_set: pytes
     nothing_set.setenv("NATS_URL", "nats://mine")
     async with servers(tmp_path) as found:
         assert found == ("postgresql://mine", "nats://mine", False)
+
+
+@pytest.mark.parametrize("at", ["127.0.0.1:99999", "127.0.0.1:abc", "[::1"])
+async def test_a_wrong_url_is_refused_in_one_line(at: str) -> None:
+    with pytest.raises(CannotAudit, match=r"^Cannot audit: POSTGRES_URL is wrong: must "):
+        await audit(f"postgresql://me:hunter2@{at}", "nats://127.0.0.1:1")
 
 
 async def test_without_data_it_says_what_to_do(tmp_path: Path, nothing_set: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ from twinlog.service.repair import Options
 
 _HEAVY = {"grpc", "asyncpg", "nats", "google.protobuf", "pydantic", "rich", "shtab", "asyncio"}
 
+LOCAL = "127.0.0.1:1"
+
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], []])
 def test_it_says_what_it_is_without_loading_anything(arguments: list[str]) -> None:
@@ -99,6 +101,38 @@ def test_repair_without_servers_says_which_settings(
     monkeypatch.delenv("POSTGRES_URL", raising=False)
     assert main(["repair", "orders"]) == 2
     assert "set POSTGRES_URL and NATS_URL" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("at", ["127.0.0.1:99999", "127.0.0.1:abc", "127.0.0.1:", "[::1"])
+@pytest.mark.parametrize(
+    ("setting", "command"),
+    [
+        ("POSTGRES_URL", "repair orders --dry-run"),
+        ("POSTGRES_URL", "export orders file"),
+        ("POSTGRES_URL", "import orders file"),
+        ("POSTGRES_URL", "archive orders folder"),
+        ("POSTGRES_URL", "erasure report"),
+        ("PERSONAL_KEYS_URL", "erasure keys"),
+        ("PERSONAL_KEYS_URL", "erasure rewrap"),
+        ("NATS_URL", "repair orders --dry-run"),
+    ],
+)
+def test_a_wrong_url_is_refused_in_one_line(
+    setting: str,
+    command: str,
+    at: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    urls = {each: f"postgresql://me:hunter2@{LOCAL}" for each in ("POSTGRES_URL", "PERSONAL_KEYS_URL")}
+    urls["NATS_URL"] = f"nats://me:hunter2@{LOCAL}"
+    for name, url in urls.items():
+        monkeypatch.setenv(name, url.replace(LOCAL, at) if name == setting else url)
+    assert main(command.split()) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"{setting} is wrong: must ")
+    assert said.count("\n") == 1
+    assert "hunter2" not in said
 
 
 @pytest.mark.parametrize("code", [0, 1])

@@ -18,6 +18,7 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -41,6 +42,7 @@ from twinlog.log.log_file import (
     event_record,
 )
 from twinlog.log.ports import NewReply, Timer, TimerChange
+from twinlog.model.errors import WrongSetting
 from twinlog.postgres import importing
 from twinlog.postgres import log as log_module
 from twinlog.postgres.archiving import Rule, archive
@@ -49,6 +51,8 @@ from twinlog.postgres.identity import ImportUnfinished, identify, identity
 from twinlog.postgres.importing import LogInUse, LogNotEmpty
 from twinlog.service import export as service
 from twinlog.service.export import Done, FileBusy, FileFails, NoSuchFile, Options, export_log, import_file
+from twinlog.service.repair import Options as RepairOptions
+from twinlog.service.repair import repair
 from twinlog.testing import MemoryLog
 from twinlog.testing.internals import CheckpointAdvance, PostgresLog, database_url, open_log
 from twinlog.v1.log_file_pb2 import LogFileEnd, LogFileHeader, LogRecord
@@ -533,6 +537,36 @@ async def test_a_service_does_not_start_on_half_a_log(site: Site) -> None:
         await log.pool.execute("INSERT INTO log_imports (file_id, position) VALUES (gen_random_uuid(), 7)")
         with pytest.raises(ImportUnfinished, match=r"up to event 7.*twinlog import"):
             await identify(log.pool, "mine", "")
+
+
+async def test_a_database_that_lets_nobody_in_is_told_and_not_waited_for(site: Site, nats_url: str) -> None:
+    """A service waits for its database; somebody who has called a command does not know that it waits."""
+    await site.log.append(batch((counter("a"), 0, 1)))
+    await site.export()
+    asked = RepairOptions(LOG, site.postgres_url, nats_url, site.source)
+    async with asyncio.timeout(60):
+        for database, work in (
+            (site.source, site.export),
+            (site.source, partial(repair, asked)),
+            (site.target, site.imported),
+        ):
+            await servers.execute(site.postgres_url, f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
+            with pytest.raises(Unavailable, match="not currently accepting connections"):
+                await work()
+
+
+async def test_a_neighbor_that_this_user_may_not_enter_is_nobodys_business(site: Site) -> None:
+    url = await servers.new_user(site.postgres_url, servers.unique())
+    options = Options(LOG, site.file, url, site.source)
+    async with servers.empty_database(site.postgres_url) as neighbor:
+        role = urlsplit(url).username
+        await servers.execute(
+            site.postgres_url,
+            f'REVOKE CONNECT ON DATABASE "{neighbor}" FROM public; GRANT pg_read_all_data TO "{role}"',
+        )
+        assert (await export_log(options)).events == 0
+        with pytest.raises(WrongSetting, match="permission denied for database"):
+            await export_log(options._replace(database=""))
 
 
 async def test_what_is_no_file_of_a_log_is_refused(site: Site) -> None:

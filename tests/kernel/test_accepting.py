@@ -130,6 +130,11 @@ def test_calls_are_late_where_there_are_many_and_they_would_wait() -> None:
         assert accepting.is_late(waiting, pace // 10, 0.1) == late, (waiting, pace)
 
 
+def test_a_refusal_takes_longer_where_many_are_refused() -> None:
+    once = gates.REFUSAL_SECONDS
+    assert [accepting.held_seconds(held) / once for held in (0, 500, 2_000, 20_000)] == [1, 1.5, 3, 3]
+
+
 @ahead
 async def test_what_waits_in_the_core_is_known_to_the_call() -> None:
     acceptor = accepting.Acceptor([])

@@ -553,6 +553,21 @@ class TestHealth:
             assert (await call).status == NOT_SERVING
             assert dict(list(await call.trailing_metadata()))[PROBLEM_KEY] == said
 
+    @pytest.mark.parametrize("name", ["", NAME])
+    async def test_not_serving_comes_with_its_reasons_each_once(self, name: str) -> None:
+        relay, writer, timers = Part(), Part(), Part()
+        async with serving(Edge(), health=[relay, writer, timers]) as client:
+            relay.problem = timers.problem = "Log orders has forked; `twinlog repair orders`"
+            writer.problem = "JetStream is away"
+            call = _health_stub(client.channel).Check(HealthCheckRequest(service=name), timeout=PATIENCE)
+            assert (await call).status == NOT_SERVING
+            told = dict(list(await call.trailing_metadata()))[PROBLEM_KEY]
+            relay.problem = writer.problem = timers.problem = None
+            call = _health_stub(client.channel).Check(HealthCheckRequest(service=name), timeout=PATIENCE)
+            assert (await call).status == SERVING
+            assert PROBLEM_KEY not in dict(list(await call.trailing_metadata()))
+        assert told == "Log orders has forked; `twinlog repair orders`; JetStream is away"
+
     async def test_a_part_with_a_problem_makes_it_not_serving_until_it_is_well(self) -> None:
         part = Part()
         with capture_logs() as said:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from twinlog._aio.tasks import Tasks, to_its_end
+from twinlog._aio.tasks import Tasks, to_its_end, until_it_heeds
 
 
 class Crashes(dict[str, BaseException]):
@@ -129,3 +129,35 @@ async def test_what_a_cancelled_caller_began_is_finished() -> None:
         await caller
     may_end.set()
     await asyncio.wait_for(done.wait(), 60)
+
+
+async def test_work_that_forgets_cancellations_is_cancelled_again() -> None:
+    """As what waits with asyncio.wait_for may up to Python 3.11, where the answer is an error."""
+    forgotten, started = 0, asyncio.Event()
+
+    async def forgetful() -> None:
+        nonlocal forgotten
+        while forgotten < 2:
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                forgotten += 1
+        await asyncio.Event().wait()
+
+    waiting = asyncio.create_task(until_it_heeds(forgetful()))
+    await started.wait()
+    waiting.cancel()
+    async with asyncio.timeout(60):
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    assert forgotten == 2
+
+
+async def test_what_work_gives_or_raises_comes_through() -> None:
+    async def gives(what: int) -> float:
+        return 1 / what
+
+    assert await until_it_heeds(gives(1)) == 1
+    with pytest.raises(ZeroDivisionError):
+        await until_it_heeds(gives(0))

@@ -125,12 +125,23 @@ def raised_by(call: Callable[[], object]) -> Exception:
     raise AssertionError("it should have raised")
 
 
+def named_by_the_url(query: str) -> Exception:
+    """What asyncpg raises where it cannot use a file."""
+
+    async def connect() -> None:
+        await asyncpg.connect(f"postgresql://me@127.0.0.1:1/shop?{query}")
+
+    return raised_by(lambda: asyncio.run(connect()))
+
+
 OF_THE_CLIENT: list[tuple[Exception, Meaning]] = [
     (ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 5432)"), Meaning.OUTAGE),
     (ConnectionResetError(104, "Connection reset by peer"), Meaning.OUTAGE),
     (OSError(-2, "Name or service not known"), Meaning.OUTAGE),
     (ConnectionError('PostgreSQL server at "h:1" rejected SSL upgrade'), Meaning.MISCONFIGURATION),
     (ssl.SSLCertVerificationError(1, "certificate verify failed"), Meaning.MISCONFIGURATION),
+    (named_by_the_url("sslmode=verify-full&sslrootcert=/nowhere/ca.pem"), Meaning.MISCONFIGURATION),
+    (named_by_the_url(f"sslmode=require&sslcert={PAGE}"), Meaning.MISCONFIGURATION),
     (TimeoutError(), Meaning.OUTAGE),
     (asyncpg.InterfaceError("connection is closed"), Meaning.OUTAGE),
     (asyncpg.InterfaceError("pool is closing"), Meaning.OUTAGE),
@@ -195,6 +206,13 @@ def test_what_the_client_says_itself(error: Exception, meaning: Meaning) -> None
         ),
         (OF_THE_CLIENT[2][0], "h:1", "the database is out of reach (Name or service not known: h:1)"),
         (TimeoutError(), "", "the database is out of reach (no answer in time)"),
+        (ConnectionResetError(), "", "the database is out of reach (Connection reset by peer)"),
+        (
+            named_by_the_url("sslmode=verify-full&sslrootcert=/nowhere/ca.pem"),
+            "h:1",
+            "POSTGRES_URL: a file that the URL names for TLS cannot be used (No such file or directory: h:1); "
+            "correct sslrootcert, sslcert, sslkey or sslcrl",
+        ),
         (
             asyncpg.InternalClientError("cannot switch to state 12"),
             "",
@@ -213,6 +231,12 @@ def test_what_the_client_says_itself(error: Exception, meaning: Meaning) -> None
             closed_under(lambda connection: connection.fetch("SELECT 1")),
             "",
             "the database is out of reach (the connection was closed under a statement)",
+        ),
+        (
+            ssl.SSLCertVerificationError(1, "certificate verify failed: self-signed certificate"),
+            "h:1",
+            "POSTGRES_URL: the server's certificate is not trusted (certificate verify failed: self-signed "
+            "certificate: h:1); set sslrootcert in the URL to the authority that signed it",
         ),
         (of("53300", "too many clients"), "h:1", "the database is out of service (too many clients: h:1)"),
         (

@@ -401,6 +401,43 @@ async def test_says_which_session_keeps_appends_waiting(
     assert await postgres_log.blockers() == []
 
 
+async def test_a_transaction_without_a_session_that_holds_up_appends_is_named(
+    own_postgres: EmbeddedPostgres,
+) -> None:
+    await servers.execute(own_postgres.url, "ALTER SYSTEM SET max_prepared_transactions = 1")
+    await own_postgres.stop()
+    await own_postgres.start()
+    async with open_log(own_postgres.url, "counters", "counters") as log:
+        held = "BEGIN; SELECT position FROM log_head FOR UPDATE; PREPARE TRANSACTION 'a''b'"
+        await servers.execute(own_postgres.url, held, "counters")
+        assert await log.blockers() == []
+        waiting = asyncio.create_task(append_to(log, "a"))
+        await until(lambda: _is_blocked(log, 1))
+        [holder] = await log.blockers()
+        assert re.fullmatch(
+            r"prepared transaction 'a''b' \(for \d+ s; (ROLLBACK PREPARED 'a''b') ends it\)", holder
+        )
+        await servers.execute(own_postgres.url, "ROLLBACK PREPARED 'a''b'", "counters")
+        assert await waiting == Appended(1)
+
+
+async def test_a_replica_that_commits_wait_for_is_told(own_postgres: EmbeddedPostgres) -> None:
+    async with open_log(own_postgres.url, "counters", "counters") as log:
+        await log.head()
+        names = "ALTER SYSTEM SET synchronous_standby_names = '{}'"
+        await servers.execute(own_postgres.url, names.format("nobody"))
+        await servers.execute(own_postgres.url, "SELECT pg_reload_conf()")
+        waiting = asyncio.create_task(append_to(log, "a"))
+
+        async def told() -> bool:
+            return [*await log.blockers()] == ["a replica that does not answer (synchronous_standby_names)"]
+
+        await until(told)
+        await servers.execute(own_postgres.url, names.format(""))
+        await servers.execute(own_postgres.url, "SELECT pg_reload_conf()")
+        assert await waiting == Appended(1)
+
+
 async def append_to(log: PostgresLog, name: str) -> object:
     return await log.append(batch((counter(name), 0, 1)))
 

@@ -101,6 +101,10 @@ async def test_a_view_that_is_changed_in_place_is_refused_and_one_that_is_declar
             System([projection(stays(StringValue, BoolValue))], stream=both),
             "handles google.protobuf.BoolValue from now on, of which log 'rooms' has events",
         ),
+        "the same, of which the last event that was handled is the first": (
+            System([projection(stays(StringValue, BoolValue))], {"stay_svc.rooms": 1}, stream=both),
+            "handles google.protobuf.BoolValue",
+        ),
         "the same, over a stream that was trimmed": (
             System([projection(stays(StringValue, Int64Value))], stream=trimmed),
             "handles google.protobuf.Int64Value",

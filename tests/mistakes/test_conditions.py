@@ -27,6 +27,7 @@ _BY_CONDITION = {
     "postgres.identity:_derived",
     "postgres.identity:whose",
     "rpc.host:_taken",
+    "service.feeding:Feeding._refuse_anothers",
     "service.feeding:_refuse_foreign",
     "service.mistakes:refuse",
     "service.process:open_service",

@@ -33,7 +33,7 @@ from twinlog import (
 from twinlog.dev import EmbeddedPostgres, free_port
 from twinlog.log.installation import Identity
 from twinlog.testing import MemoryLog
-from twinlog.testing.internals import Cursor, JetStreamTwin, NatsClient, Relay, database_url
+from twinlog.testing.internals import Cursor, JetStreamTwin, NatsClient, Relay, TwinMissing, database_url
 
 THEIRS = Identity("theirs", uuid4())
 SHOP = {
@@ -108,6 +108,40 @@ async def test_a_service_whose_own_stream_is_anothers_refuses_at_start(
             async with service(name, "nothing", postgres_url, nats_url) as opened:
                 await opened.serve()
         await servers.execute(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+async def test_a_domain_that_calls_its_log_as_another_of_its_installation_does_is_refused(
+    postgres_url: str, nats_url: str, nats: NatsClient
+) -> None:
+    """Its database is another one, so that neither installation nor log says so; the stream does."""
+    async with servers.database(postgres_url) as first, servers.database(postgres_url) as second:
+        log = servers.unique()
+        async with service(log, "nothing", postgres_url, nats_url, postgres_database=first) as counts:
+            for _ in range(3):
+                await counts.writer.execute(lambda tx: tx.do(COUNTER, "a", Add(1)))
+            await until(lambda: relayed(nats, log, 3))
+            with pytest.raises(
+                ConfigurationError, match=f"stream {log} has the events of another log {log}"
+            ) as refused:
+                async with service(log, log, postgres_url, nats_url, postgres_database=second) as opened:
+                    await opened.serve()
+            assert "\n" not in str(refused.value)
+            assert await count(postgres_url, second) == 0
+            await counts.writer.execute(lambda tx: tx.do(COUNTER, "a", Add(1)))
+            await until(lambda: relayed(nats, log, 4))
+            assert counts.relay.problem is None
+        await servers.execute(postgres_url, f'DROP DATABASE "{first}" WITH (FORCE)')
+        # Nobody else has them now: it may be the same log, whose database was made anew.
+        async with service(log, "nothing", postgres_url, nats_url, postgres_database=second) as opened:
+            await opened._feeding.refuse_foreign_streams()
+            await until(lambda: "repair" in (opened.relay.problem or ""))
+    await JetStreamTwin(nats, log).delete()
+
+
+async def relayed(nats: NatsClient, log: str, events: int) -> bool:
+    with suppress(TwinMissing):
+        return (await JetStreamTwin(nats, log).state()).last == events
+    return False
 
 
 async def test_a_source_that_becomes_anothers_later_is_an_outage(

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int32Value, Int64Value, StringValue
 from structlog.testing import capture_logs
 
@@ -103,6 +104,25 @@ async def test_neighbors_in_a_batch_notice_nothing(
         what = "commands are refused there; tried again every 5 s"
         assert f"{str(last).removesuffix('.')}; {what}" == writer.unreadable.problem
     assert len(log.streams[BAD]) == version, "nothing was appended to it"
+
+
+async def test_an_evolve_that_forgets_an_event_begins_no_stream_anew(log: MemoryLog) -> None:
+    """As a match without a line for what a newer version writes: those behind it were folded from the beginning."""
+
+    def forgets(count: Count, event: Message) -> Any:
+        match event:
+            case Int64Value(value=1 | 3):
+                return COUNTER.evolve(count, event)
+
+    async with writing(log) as writer:
+        await told(writer, *(add("bad", amount) for amount in (1, 2, 3)))
+    async with writing(log) as writer:
+        bad, good = await told(writer, add("bad", 1, patched(COUNTER, evolve=forgets)), add("good"))
+    assert isinstance(bad, StreamUnreadable)
+    assert bad.facts["version"] == "2"
+    assert "it gives None after google.protobuf.Int64Value; return the state" in str(bad)
+    assert good == Count(1, 1)
+    assert len(log.streams[BAD]) == 3, "nothing was decided on half of it"
 
 
 async def test_an_event_that_the_stream_does_not_take_is_not_decided(log: MemoryLog) -> None:

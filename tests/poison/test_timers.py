@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
@@ -13,6 +14,7 @@ from structlog.types import EventDict
 
 from tests.kernel.counter import ALARM, Alarm, Set
 from tests.poison.kinds import KINDS, Kind, fails, learn, patched, poison, unknown_type
+from tests.virtual_time import in_virtual_time
 from tests.waiting import until
 from twinlog import FailedPrecondition, Log, Schema, StreamId, Transaction, Unavailable, Writer
 from twinlog.log import timers as timers_module
@@ -136,6 +138,7 @@ async def test_one_of_an_aggregate_that_is_gone_is_reported_and_left_alone(
 
 
 @pytest.mark.parametrize("stuck", [199, 200, 201, 450])
+@in_virtual_time
 async def test_those_that_wait_do_not_starve_the_ones_behind_them(log: MemoryLog, stuck: int) -> None:
     clock = ManualClock(LATER)
     async with writing(log, clock) as writer:
@@ -172,6 +175,7 @@ class Noted(MemoryLog):
         return found
 
 
+@in_virtual_time
 async def test_while_they_wait_they_are_not_read_at_every_look(log: MemoryLog) -> None:
     noted, clock = Noted(), ManualClock(LATER)
     for number in range(900):
@@ -184,6 +188,7 @@ async def test_while_they_wait_they_are_not_read_at_every_look(log: MemoryLog) -
     assert noted.looks == [200, 200, 200, 200, 100, 100, 100]
 
 
+@in_virtual_time
 async def test_very_many_that_wait_are_few_in_memory_in_the_logs_and_at_each_look(
     lines: list[EventDict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +242,42 @@ async def test_a_timer_that_changes_is_tried_at_once(log: MemoryLog) -> None:
         assert await broken.fire() == 1
 
 
+@pytest.mark.parametrize(
+    "changed", [{"due": lambda _alarm: None}, {"decide": lambda _alarm, _command: []}], ids=["due", "decide"]
+)
+async def test_one_for_which_there_is_nothing_to_do_is_reported_and_left_alone(
+    log: MemoryLog, changed: dict[str, Any], lines: list[EventDict]
+) -> None:
+    """As of a newer program, which knows of a deadline that this one does not know."""
+    clock = ManualClock(LATER)
+    async with writing(log, clock) as writer:
+        await set_alarms(writer, "theirs")
+        timers = Timers(log, writer, [patched(ALARM, **changed)], clock=clock, actor="tests")
+        problems = [(await timers.fire(), timers.problem or "") for _ in range(4)]
+        assert problems[0] == (0, ""), "somebody else may just have done it"
+        for fired, problem in problems[1:]:
+            assert not fired
+            assert "timer of alarm/theirs cannot fire: By this program" in problem
+        assert log.timers.keys() == {alarm("theirs")}, "it is theirs"
+        timers._aggregates[ALARM.name], timers._try_again_at = ALARM, 0.0
+        assert await timers.fire() == 1
+        assert timers.problem is None
+    said = [(line["event"], line.get("stream")) for line in lines if line["event"].startswith("timers.")]
+    assert said == [("timers.stuck", "alarm/theirs"), ("timers.fired", None)]
+
+
+async def test_one_that_somebody_else_has_fired_meanwhile_is_not_reported(log: MemoryLog) -> None:
+    clock = ManualClock(LATER)
+    async with writing(log, clock) as writer:
+        await set_alarms(writer, "a")
+        timer = log.timers[alarm("a")]
+        timers = Timers(log, writer, [ALARM], clock=clock, actor="tests")
+        assert await timers.fire() == 1
+        assert await timers._wake_all([timer], clock.now()) == {}
+        assert await timers.fire() == 0
+        assert timers.problem is None
+
+
 async def test_an_append_that_fails_over_one_is_done_without_it(log: MemoryLog) -> None:
     class Fussy(MemoryLog):
         async def append(self, batch: Batch) -> Appended | Conflict:
@@ -253,6 +294,7 @@ async def test_an_append_that_fails_over_one_is_done_without_it(log: MemoryLog) 
         assert "timer of alarm/bad cannot fire: not a text that can be stored" in (timers.problem or "")
 
 
+@in_virtual_time
 async def test_one_whose_cause_cannot_be_read_waits_and_the_others_fire(lines: list[EventDict]) -> None:
     """As one in an archive that is away, or on a damaged page."""
 

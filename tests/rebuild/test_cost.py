@@ -16,6 +16,7 @@ from projector.views.orders import ORDERS
 from shop.orders.v1.events_pb2 import OrderApproved, OrderCreated
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY
 from tests.bench.counting import counted, of_services
+from tests.virtual_time import in_virtual_time
 from twinlog import Metadata, Money, Projection, Recorded, Schema
 from twinlog.consume import projection
 from twinlog.consume.filling import CHUNK
@@ -161,6 +162,28 @@ async def test_what_is_set_aside_and_cannot_be_read_may_have_been_shown() -> Non
 
     builds = Unread(lambda _projection, _share: pytest.fail(), lambda _consumer: None)
     assert await builds._steps_back("p.stays", "p.stays@2.orders", 7)
+
+
+@in_virtual_time
+async def test_the_first_look_reads_what_is_live_however_slow_the_store_is() -> None:
+    """Without it, queries would be answered from the home, until a look that is quick."""
+
+    class Slow:
+        live = LiveBuilds()
+
+        async def builds(self) -> Sequence[Build]:
+            home = declared.home(1)
+            return [home._replace(live=False), home._replace(number=2, home=False)]
+
+        async def checkpoints(self) -> Mapping[str, int]:
+            await asyncio.sleep(60)
+            return {}
+
+    declared = Declared("stays", cast(Any, Slow()), {1: cast(Any, None)})
+    builds = ViewBuilds(lambda _projection, _share: pytest.fail(), lambda _consumer: None)
+    builds.declared["stays"] = declared
+    await builds.look()
+    assert Slow.live.current["stays"].number == 2
 
 
 async def test_a_build_that_is_gone_is_stopped() -> None:

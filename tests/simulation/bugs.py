@@ -104,6 +104,7 @@ def cut_by_time_alone() -> Patches:
 # --- the writer ---
 
 _execute, _append, _batch = Writer.execute, GroupCommit._append, GroupCommit._batch
+_resolve = GroupCommit._resolve
 
 
 @bug("checkpoint-outside")
@@ -182,6 +183,18 @@ def lost_reply_decided_anew() -> Patches:
         return None
 
     return [(GroupCommit, "_recognize", recognize)]
+
+
+@bug("down-for-good", near=1)
+def down_for_good() -> Patches:
+    """A writer that has met one outage refuses all that comes after it."""
+
+    async def resolve(self: GroupCommit, batch: Batch, error: Unavailable) -> Any:
+        result = await _resolve(self, batch, error)
+        self.down = True
+        return result
+
+    return [(GroupCommit, "_resolve", resolve)]
 
 
 @bug("stale-states", near=7)

@@ -13,6 +13,9 @@ from twinlog._aio.standing import STARTED
 
 T = TypeVar("T")
 
+_HEED_SECONDS = 0.1
+"""As long as work has to heed a cancellation before it gets another."""
+
 
 async def to_its_end(work: Awaitable[T]) -> T:
     """Shields the work: a cancelled caller returns at once, the work completes in the background.
@@ -25,6 +28,19 @@ async def to_its_end(work: Awaitable[T]) -> T:
         return await asyncio.shield(working)
     except asyncio.CancelledError:
         working.add_done_callback(_retrieve)
+        raise
+
+
+async def until_it_heeds(work: Coroutine[Any, Any, T]) -> T:
+    """Work that a cancellation ends even where it forgets the first ones, as asyncio.wait_for may up to Python 3.11."""
+    working = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        while not working.done():
+            working.cancel()
+            await asyncio.wait([working], timeout=_HEED_SECONDS)
+        _retrieve(working)
         raise
 
 

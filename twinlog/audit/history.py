@@ -20,7 +20,7 @@ from twinlog.audit.twins import span
 from twinlog.log.ports import Timer
 from twinlog.log.snapshots import StateCodec, snapshot_schema
 from twinlog.model.aggregate import AnyAggregate
-from twinlog.model.errors import UndecodableEvent, UnknownEventType
+from twinlog.model.errors import UndecodableEvent, UnknownEventType, defect, named
 from twinlog.model.event import Recorded, StreamId
 from twinlog.model.schema import Schema
 from twinlog.postgres.urls import psql
@@ -261,10 +261,10 @@ class HistoryAudit:
         if aggregate is None:
             return True
         try:
-            state = aggregate.evolve(head.state, message)
+            state = aggregate.fold((message,), head.state)
             due, key = aggregate.due(state), aggregate.partition_key(state)
-        except Exception as error:  # an impossible history may break the fold in any way
-            self.give_up(event, f"{type(error).__name__} {error}", findings)
+        except BaseException as error:  # an impossible history may break the fold in any way
+            self.give_up(event, named(defect(error)), findings)
             return False
         if key != event.partition_key:
             says = f"{event.address} lies under partition key {event.partition_key}, its aggregate says {key}"

@@ -211,7 +211,9 @@ async def open_chain_auditor(
         for of in logs:
             url = database_url(postgres_url, of.database)
             await reach(url, of.database, of.owner)
-            pools[of.database] = await stack.enter_async_context(open_pool(url, size=CONNECTIONS))
+            pools[of.database] = await stack.enter_async_context(
+                open_pool(url, size=CONNECTIONS, waits=False)
+            )
         client = await reached(nats_url, "auditor")
         stack.push_async_callback(close, client)
         yield Auditor(system, Domain(), client, pools)

@@ -21,7 +21,7 @@ from twinlog.audit.views import RowsAudit
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.jetstream.client import NatsClient
 from twinlog.log.installation import Identity
-from twinlog.model.errors import UndecodableEvent, UnknownEventType
+from twinlog.model.errors import UndecodableEvent, UnknownEventType, named
 from twinlog.model.event import Recorded, StreamId
 from twinlog.model.schema import Schema
 from twinlog.postgres.connection import Pool
@@ -157,7 +157,7 @@ class Reading:
         try:
             return self._domain.take(change, self.findings)
         except Exception as error:  # what an event says may be anything, where something else wrote it
-            self.history.give_up(change.event, f"{type(error).__name__} {error}", self.findings)
+            self.history.give_up(change.event, named(error), self.findings)
             return ""
 
     def _follow(self, change: Change, case: str, heads: Mapping[str, int], seen: Mapping[str, int]) -> None:

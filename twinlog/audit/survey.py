@@ -62,7 +62,7 @@ async def surveyed(mains: Mapping[str, Main]) -> AsyncIterator[Sequence[Wired]]:
             database = named(settings.twinlog_namespace, settings.postgres_database or spec.database)
             url = database_url(settings.postgres_url, database)
             await reach(url, database, spec.name)
-            pool = await stack.enter_async_context(open_pool(url, size=CONNECTIONS))
+            pool = await stack.enter_async_context(open_pool(url, size=CONNECTIONS, waits=False))
             wired = Wired(spec, settings, database, pool)
             found.append(wired)
             yield _Surveyed(wired)

@@ -11,6 +11,7 @@ from typing import Any
 
 from twinlog.cli.exits import OK, WRONG, Usage, told_in_a_line
 from twinlog.cli.output import console, print_json, table
+from twinlog.cli.project import check_postgres_url
 
 _BATCH = 500
 _TRIES, _PAUSE_SECONDS = 20, 0.5
@@ -132,6 +133,7 @@ def _open(options: argparse.Namespace) -> Any:
     url = os.environ.get("PERSONAL_KEYS_URL") or options.postgres_url
     if not url:
         raise Usage("set POSTGRES_URL, or give --postgres-url")
+    check_postgres_url(url, "PERSONAL_KEYS_URL")
     name = os.environ.get("PERSONAL_KEYS_DATABASE") or "twinlog_keys"
     return open_keys(url, named(os.environ.get("TWINLOG_NAMESPACE", ""), name), _wrapping())
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from twinlog.cli.exits import Usage
+from twinlog.postgres.urls import check_url
 
 FILE = "pyproject.toml"
 _SERVERS = Path(".twinlog") / "servers.json"
@@ -169,9 +170,22 @@ def environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 def fill_in_servers(options: argparse.Namespace) -> None:
-    """Has a command that takes servers, and was given none, take those of a running ``twinlog dev``. Raises Usage."""
+    """Has a command that takes servers, and was given none, take those of a running ``twinlog dev``.
+
+    Raises Usage where there are none, or where a URL of Postgres is wrong.
+    """
     taken = [name for name in (each.lower() for each in _URLS) if name in options]
     if taken and not any(vars(options).get(name) for name in (*taken, "files")):
         found = servers_of_dev(Project.here())
         for name in taken:
             setattr(options, name, found.get(name.upper()))
+    if url := vars(options).get("postgres_url"):
+        check_postgres_url(url)
+
+
+def check_postgres_url(url: str, setting: str = "POSTGRES_URL") -> None:
+    """Raises Usage where it cannot be one, as a service refuses it; that of NATS is refused where it connects."""
+    try:
+        check_url(url)
+    except ValueError as error:
+        raise Usage(f"{setting} is wrong: {error}") from None

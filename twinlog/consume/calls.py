@@ -19,7 +19,7 @@ from structlog.contextvars import bound_contextvars
 from twinlog._aio.retrying import Randomness, backoff
 from twinlog.consume.dead_letters import TriedInVain, without_text
 from twinlog.model.effects import Attempt, Call, Effects
-from twinlog.model.errors import Unavailable
+from twinlog.model.errors import Unavailable, defect, named
 from twinlog.model.event import Recorded
 from twinlog.model.forms import shown
 from twinlog.model.personal import holds_personal
@@ -169,6 +169,10 @@ class Calls:
             if task and task.cancelling():
                 raise
             effect.error, effect.transient = RuntimeError("a cancellation leaked from the call"), False
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # a SystemExit, say, that an SDK for a command line raises
+            effect.error, effect.transient = defect(error), False
 
     async def _call(self, effect: Effect) -> Sequence[Dispatch]:
         results: list[Dispatch] = []
@@ -198,8 +202,7 @@ class Calls:
             assert suspects[0].error
             event = suspects[0].event
             error = without_text(suspects[0].error, holds_personal(event.type, event.payload))
-            why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            raise ProviderDown(consumer=self.effects.consumer, error=why, events=events) from error
+            raise ProviderDown(consumer=self.effects.consumer, error=named(error), events=events) from error
 
 
 def _lanes(wanted: Sequence[Effect]) -> Mapping[str, Sequence[Effect]]:

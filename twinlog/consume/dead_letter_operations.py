@@ -30,7 +30,7 @@ from twinlog.consume.dead_letters import (
 from twinlog.consume.listed import Listed, ParkedTimes
 from twinlog.log.ports import Log, ReadRequest
 from twinlog.log.wire import from_wire
-from twinlog.model.errors import StreamUnreadable, Unavailable
+from twinlog.model.errors import StreamUnreadable, Unavailable, text_of
 from twinlog.model.event import Metadata, Recorded, StreamId
 from twinlog.model.personal import holds_personal
 from twinlog.v1.dead_letters_pb2 import EventParked, EventReplayFailed
@@ -113,7 +113,7 @@ class DeadLetterOperations:
         except (Unavailable, NotFirst):  # an outage shows elsewhere; another replica replays them, too
             return
         except Exception as error:
-            fault = str(error).encode("ascii", "backslashreplace").decode()
+            fault = text_of(error).encode("ascii", "backslashreplace").decode()
             if self._faults.get(name) != fault:
                 self._faults[name] = fault
                 structlog.get_logger().error(

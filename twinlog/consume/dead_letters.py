@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from twinlog.log.wire import to_wire
 from twinlog.model.aggregate import Aggregate, Events
-from twinlog.model.errors import FailedPrecondition, NotFound, TwinlogError
+from twinlog.model.errors import FailedPrecondition, NotFound, TwinlogError, text_of
 from twinlog.model.event import Recorded
 from twinlog.model.maps import EMPTY, Map
 from twinlog.model.withheld import withheld
@@ -72,7 +72,7 @@ class TriedInVain(Exception):
     """A consumer has tried an event often enough by itself: it is set aside, for what it failed with."""
 
     def __init__(self, error: Exception, attempts: int) -> None:
-        super().__init__(str(error))
+        super().__init__(text_of(error))
         self.error = error
         self.attempts = attempts
 
@@ -93,7 +93,7 @@ class Failure(NamedTuple):
             return cls.of(error.error, error.attempts, personal=personal)
         if personal and (shown := withheld(error, personal)) is not error:
             return cls.of(shown, attempts)._replace(error_type=type(error).__name__)
-        text = (str(error) or type(error).__name__)[:_LONGEST_ERROR]
+        text = (text_of(error) or type(error).__name__)[:_LONGEST_ERROR]
         return cls(type(error).__name__, text, attempts, _traceback(error))
 
 

@@ -263,6 +263,8 @@ class ViewBuilds:
     async def _shown(self, store: RebuildableStore, pairs: Sequence[_Pair]) -> Mapping[str, int] | None:
         """The checkpoints, once each new consumer has all that the old one has shown; None: that takes too long."""
         floor = await store.checkpoints()
+        if not pairs:  # nothing was shown: however slow the store is, there is nothing to wait for
+            return floor
         positions = await self._caught_up(store, [pair[:2] for pair in pairs], floor)
         if positions is None:
             return None

@@ -205,6 +205,11 @@ class NatsClient(Client):
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         # nats-py takes notice of the limit only when it connects, and the server also tells when it is changed.
         self._max_payload = info.get("max_payload", self._max_payload)
+        if initial_connection and self._current_server and self._current_server.uri.scheme == "tls":
+            # nats-py goes by the server's wish alone, and would send the password for all to read.
+            if not info.get("tls_required") and not info.get("tls_available"):
+                raise NatsError("nats: this server has no TLS")
+            info["tls_required"] = True
         await super()._process_info(info, initial_connection)
 
     async def _process_err(self, err_msg: str) -> None:

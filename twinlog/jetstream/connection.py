@@ -14,6 +14,7 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
 from twinlog._aio.retrying import Retrying
+from twinlog._aio.tasks import until_it_heeds
 from twinlog.jetstream import api
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.meaning import said, unavailable
@@ -42,7 +43,7 @@ async def connect(url: str, name: str, *, waits: bool = True) -> NatsClient:
         raise ConfigurationError(f"NATS_URL is wrong: {error}") from None
     heard = _Heard(client, name, None if waits else len(to.urls))
     try:
-        await client.connect(
+        connecting = client.connect(
             to.urls,
             name=name,
             user=to.user,
@@ -60,6 +61,7 @@ async def connect(url: str, name: str, *, waits: bool = True) -> NatsClient:
             pending_size=64 * 1024 * 1024,
             skip_subject_validation=True,  # all subjects are made by this package
         )
+        await until_it_heeds(connecting)
         client.fault, heard.connected = None, True
         client.most_told_anew = partial(_most_told, url, name)
         _check_version(client)

@@ -38,6 +38,8 @@ RULES: Sequence[Rule] = (
          "raise them, for one stream a service, without bounds, and one consumer a cursor"),
     Rule("certificate verify failed", "NATS_URL", "the server's certificate is not trusted",
          "have it signed by an authority that this machine knows"),
+    Rule("this server has no TLS", "NATS_URL", "the URL asks for TLS, which this nats-server is without",
+         "switch it on there, or write nats:// where nobody can listen in"),
     Rule("err_code=(10039|10076)|jetstream not enabled", "NATS_URL",
          "this nats-server runs without JetStream, or this account is without it",
          "start it with JetStream enabled (-js)"),

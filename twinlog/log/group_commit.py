@@ -29,7 +29,14 @@ from twinlog.log.twin import EventTooLarge, LogForked
 from twinlog.log.units import Unit, refuse_async, refuse_reply
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock, Ids
-from twinlog.model.errors import CheckpointMoved, RowsRefused, StreamUnreadable, TwinlogError, Unavailable
+from twinlog.model.errors import (
+    CheckpointMoved,
+    RowsRefused,
+    StreamUnreadable,
+    TwinlogError,
+    Unavailable,
+    defect,
+)
 from twinlog.model.event import Recorded, StreamId, known_recorded
 
 _OPTIMISTIC_ROUNDS = 3
@@ -217,9 +224,9 @@ class GroupCommit:
                 except NotLoaded as needs:
                     missing[needs.stream] = needs.aggregate
                     continue
-                except Exception as error:  # a defect in one unit's work concerns no other unit
+                except BaseException as error:  # a defect in one unit's work concerns no other unit
                     transaction.keep_reads()
-                    refused.append(_Refused(unit, error))
+                    refused.append(_Refused(unit, defect(error)))
                     continue
                 transaction.keep()
                 decided.append(_Decided(unit, result, reply, len(draft.events)))

@@ -17,7 +17,7 @@ from twinlog.log.kept_snapshots import spread
 from twinlog.log.past import KeepsRows, KeptRow, Moment, RowKey
 from twinlog.log.ports import Log
 from twinlog.log.snapshots import ValueCodec, snapshot_schema
-from twinlog.model.errors import StreamUnreadable, Unavailable
+from twinlog.model.errors import StreamUnreadable, Unavailable, named
 from twinlog.model.event import Recorded, StreamId
 from twinlog.model.schema import Schema
 from twinlog.model.view import View
@@ -86,9 +86,7 @@ class PastRows:
                 if key in view.keys(event, message):
                     row = view.after(key, row, event, message)
         except Exception as error:  # an event that cannot be read, or a view that cannot bear it
-            why = (
-                f"view {view.name} fails over {event.type} ({event.address}): {type(error).__name__}: {error}"
-            )
+            why = f"view {view.name} fails over {event.type} ({event.address}): {named(error)}"
             raise StreamUnreadable(stream=event.stream, version=event.version, why=why) from error
         return PastRow(row, event.version, event.position)
 

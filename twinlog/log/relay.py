@@ -25,6 +25,7 @@ from twinlog.log import say
 from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.lineage import NOTHING, Common, compare, refuse_astray, trimmed
 from twinlog.log.ports import Log
+from twinlog.log.standby import Standby
 from twinlog.log.twin import LogForked, LogGapped, Trimming, Twin, TwinMissing, TwinState, WrongLastSequence
 from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded
@@ -59,6 +60,7 @@ class Relay:
         self._on_fork = on_fork
         self._twin = twin
         self._lease = lease
+        self._standby = Standby(log, twin, lease)
         self._pending: deque[tuple[Recorded, UUID | None]] = deque()  # each with the id of the event before
         self._offered = 0
         self._forked = False
@@ -79,7 +81,7 @@ class Relay:
     @property
     def problem(self) -> str | None:
         """Current fault, or None while healthy."""
-        return self._retrying.problem
+        return self._retrying.problem or self._standby.problem
 
     def dumped(self) -> Mapping[str, Any]:
         """What a dump of the process says of it."""
@@ -115,6 +117,7 @@ class Relay:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen())
             tasks.create_task(self._notify_when_idle())
+            tasks.create_task(self._standby.run(lambda: self._relaying))
             await self._lease.hold(self._copy_while_held)
 
     async def drain(self, timeout_seconds: float = _DRAIN_TIMEOUT_SECONDS) -> None:

@@ -30,6 +30,7 @@ from twinlog.log.ports import Log, Snapshot
 from twinlog.log.transaction import Entry
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.apart import Apart
+from twinlog.model.errors import defect, raise_defect, text_of
 from twinlog.model.event import Recorded, StreamId
 from twinlog.model.personal import OWN_TYPES
 from twinlog.model.schema import Schema
@@ -62,10 +63,13 @@ class ValueCodec:
 
     def encode(self, state: Any) -> bytes:
         apart = Apart(_give_way)
-        spared = self._large.set_apart(state, apart)
-        # A warning would quote the value that is not of its type.
-        warnings = spared is state and not OWN_TYPES
-        return apart.filled(self._adapter.dump_json(spared, context=apart, warnings=warnings))
+        try:
+            spared = self._large.set_apart(state, apart)
+            # A warning would quote the value that is not of its type.
+            warnings = spared is state and not OWN_TYPES
+            return apart.filled(self._adapter.dump_json(spared, context=apart, warnings=warnings))
+        except BaseException as error:
+            raise_defect(error)
 
     def decode(self, data: bytes) -> Any:
         """The state in a snapshot. Raises whatever a field's own type raises, and ValueError for all else."""
@@ -175,8 +179,8 @@ class StateCodecs:
         """The state in a snapshot. Raises anything where it holds none, without its text where that may be personal."""
         try:
             state = self.codec(aggregate).decode(snapshot.state)
-        except Exception as error:
-            raise withheld(error, decides_personal(aggregate)) from None
+        except BaseException as error:
+            raise withheld(defect(error), decides_personal(aggregate)) from None
         self._remember(snapshot.stream, snapshot.state)
         return state
 
@@ -214,7 +218,7 @@ class StateCodecs:
         """Notes that a snapshot was of no use."""
         self.ignored += 1
         structlog.get_logger().warning(
-            "snapshot.ignored", stream=str(stream), why=str(why), ignored=self.ignored
+            "snapshot.ignored", stream=str(stream), why=text_of(why), ignored=self.ignored
         )
 
 

@@ -7,6 +7,7 @@ import asyncio
 import structlog
 
 from twinlog.log.ports import Log
+from twinlog.model.errors import named
 
 _STALLED_SECONDS = 2.0
 """An append that takes longer is a problem; who holds it up is asked as often."""
@@ -101,6 +102,6 @@ class RefusedAppends:
         self._first = self._first if self.count else now
         before = self.problem
         self.count, self._last = self.count + 1, now
-        self._why = f"{type(error).__name__}: {error}".partition("\n")[0]  # the rest may show rows
+        self._why = named(error).partition("\n")[0]  # the rest may show rows
         if not before and self.problem:
             structlog.get_logger().error("writer.refused", log=self._log, problem=self.problem)

@@ -17,6 +17,8 @@ from twinlog.model.errors import (
     TwinlogError,
     UndecodableEvent,
     UnknownEventType,
+    defect,
+    named,
 )
 from twinlog.model.event import Recorded, StreamId
 from twinlog.model.personal import holds_personal
@@ -134,7 +136,7 @@ class StreamReader:
         try:
             state = await self._codecs.restored(at.aggregate, snapshot)
         except Exception as error:  # what decodes a state may raise anything over bytes that are none
-            raise _SnapshotUnfit(_named(error)) from error
+            raise _SnapshotUnfit(named(error)) from error
         restored = Entry(at.aggregate, state, snapshot.version, snapshot.position, snapshot.version)
         folded = fold(self._schema, restored, slice.events)
         why = folded.why if isinstance(folded, Unreadable) else None
@@ -156,10 +158,12 @@ def fold(schema: Schema, at: Entry, events: Sequence[Recorded]) -> Entry | Unrea
             state = aggregate.fold(schema.decode(event), state)
         except (UnknownEventType, UndecodableEvent) as error:
             return _unreadable(_after(at, state, last), event, str(error), error)
-        except Exception as error:  # an evolve that does not know the event, or not this state
-            shown = withheld(error, decides_personal(aggregate) or holds_personal(event.type, event.payload))
+        except BaseException as error:  # an evolve that does not know the event, or not this state
+            shown = withheld(
+                defect(error), decides_personal(aggregate) or holds_personal(event.type, event.payload)
+            )
             what = f"evolve fails over {event.type} ({event.address})"
-            why = f"{what}: {_named(shown)}; deploy a version that can bear it"
+            why = f"{what}: {named(shown)}; deploy a version that can bear it"
             return _unreadable(_after(at, state, last), event, why, shown)
         last = event
     return _after(at, state, last)
@@ -180,10 +184,6 @@ def _after(at: Entry, state: Any, last: Recorded | None) -> Entry:
 def beginning(aggregate: AnyAggregate) -> Entry:
     """A stream of which nothing is known."""
     return Entry(aggregate, aggregate.initial, 0, 0, 0)
-
-
-def _named(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def _unreadable(at: Entry, event: Recorded, why: str, error: BaseException) -> Unreadable:

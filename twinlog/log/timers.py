@@ -3,9 +3,9 @@
 The log keeps one timer row per stream, set and cleared in the transaction of the events that change it, so timers
 outlive the process. A late or repeated wake-up does nothing: the decider checks its state.
 
-A timer that cannot be fired, because its stream cannot be read or its aggregate is gone, stays where it is, is reported
-and is tried again now and then. It holds up no other. There may be very many of them: they are told by their number and
-a few names, few are remembered, and few of them are tried again at a time.
+A timer that cannot be fired, because its stream cannot be read, its aggregate is gone or nothing is due there by this
+program, stays where it is, is reported and is tried again now and then. It holds up no other. There may be very many of
+them: they are told by their number and a few names, few are remembered, and few of them are tried again at a time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from twinlog.log.transaction import NotLoaded, Transaction
 from twinlog.log.writer import Writer
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.clock import Clock
-from twinlog.model.errors import PartlyUnavailable, TwinlogError, Unavailable
+from twinlog.model.errors import PartlyUnavailable, TwinlogError, Unavailable, defect, text_of
 from twinlog.model.event import Metadata, Recorded
 
 _BATCH = 200
@@ -50,6 +50,12 @@ class AggregateGone(TwinlogError):
     """No aggregate {type} is declared here; deploy a version that has it, or delete the timer."""
 
     reason = "AGGREGATE_GONE"
+
+
+class NothingDue(TwinlogError):
+    """By this program nothing is due there; deploy the version that set the timer, or see what `make audit` says."""
+
+    reason = "NOTHING_DUE"
 
 
 @dataclass(slots=True)
@@ -95,6 +101,9 @@ class Timers:
         """Some of those that could not be fired, and why."""
         self._known: dict[Timer, str] = {}
         """Some of those beyond ``_passed``: they are not tried before the next round."""
+        self._vain: set[Timer] = set()
+        """Those of the last look that had nothing to do: mostly another replica, or a client, was faster."""
+        self._vain_before: set[Timer] = set()
         self._passed: Timer | None = None
         """Up to this one, all that are due are stuck; the next look begins behind it."""
         self._behind = self._beyond = 0
@@ -141,11 +150,13 @@ class Timers:
         finally:
             self._retrying.reset()  # another replica takes over, and its faults are not ours
             self._told, self._known, self._passed, self._behind, self._beyond = {}, {}, None, 0, 0
+            self._vain = set()
             self._round, self._try_again_at = None, 0.0
 
     async def fire(self) -> int:
         """Wakes the streams that are due now; returns how many."""
         now, time = self._clock.now(), asyncio.get_running_loop().time()
+        self._vain, self._vain_before = set(), self._vain
         if self._round is None and time >= self._try_again_at:
             self._round, self._known, self._try_again_at = _Round({}), {}, time + _AGAIN_SECONDS
         fired = await self._try_again(self._round, now) if self._round else 0
@@ -164,7 +175,7 @@ class Timers:
             timers = [timer for timer in page if timer.due <= passed.due]
             timers = timers[: timers.index(passed) + 1] if passed in timers else timers
             failed = await self._wake_all(timers, now)
-            fired += len(timers) - len(failed)
+            fired += self._fired(timers, failed)
             round.count += len(failed)
             round.after = timers[-1] if timers else round.after
             round.ended, pages = passed in timers or len(timers) < _BATCH, pages + 1
@@ -179,7 +190,7 @@ class Timers:
             timers = await self._due(now, after)
             waiting = [timer for timer in timers if timer not in self._known]
             failed = await self._wake_all(waiting, now)
-            fired += len(waiting) - len(failed)
+            fired += self._fired(waiting, failed)
             stuck = len(timers) - len(waiting) + len(failed)
             if stuck == len(timers) == _BATCH and after == self._passed:
                 self._passed, self._behind = timers[-1], self._behind + stuck
@@ -205,16 +216,26 @@ class Timers:
             if timer.stream.type not in self._aggregates
         }
         if declared := [timer for timer in timers if timer not in failed]:
-            failed |= await self._wake_declared(declared, now)
+            failed |= self._without_races(await self._wake_declared(declared, now))
         for timer in timers:
             if timer not in failed:
                 self._told.pop(timer, None)
             else:
                 self._tell(timer, failed[timer])
-        return {timer: str(error) for timer, error in failed.items()}
+        return {timer: text_of(error) for timer, error in failed.items()}
+
+    def _without_races(self, failed: Mapping[Timer, Exception]) -> Mapping[Timer, Exception]:
+        """Without those that had nothing to do for the first time: they are gone at the next look, or told then."""
+        new = {timer for timer, error in failed.items() if isinstance(error, NothingDue)}
+        new -= self._vain_before | self._told.keys()
+        self._vain |= new
+        return {timer: error for timer, error in failed.items() if timer not in new}
+
+    def _fired(self, timers: Sequence[Timer], failed: Mapping[Timer, str]) -> int:
+        return sum(timer not in failed and timer not in self._vain for timer in timers)
 
     def _tell(self, timer: Timer, error: Exception) -> None:
-        why = str(error)
+        why = text_of(error)
         if self._round and len(self._round.found) < _REMEMBERED:
             self._round.found[timer] = why
         if self._told.get(timer) != why and (timer in self._told or len(self._told) < _REMEMBERED):
@@ -276,11 +297,14 @@ class Timers:
                     metadata = Metadata(
                         of.correlation_id or id, f"timer/{timer.stream}", trace, self._actor, of.extra
                     )
-                    transaction.do(aggregate, id, aggregate.on_due(state, now), metadata)
+                    if transaction.do(aggregate, id, aggregate.on_due(state, now), metadata) is not state:
+                        continue
+                if timer.version:
+                    failed[timer] = NothingDue()
             except NotLoaded:
                 raise
-            except Exception as error:  # one stream's defect leaves the others their wake-ups
-                failed[timer] = error
+            except BaseException as error:  # one stream's defect leaves the others their wake-ups
+                failed[timer] = defect(error)
         return failed
 
     def _say_stuck(self, timer: Timer, error: Exception) -> None:
@@ -289,6 +313,6 @@ class Timers:
             log=self._log.name,
             stream=str(timer.stream),
             due=timer.due.isoformat(),
-            problem=str(error),
+            problem=text_of(error),
             exc_info=None if isinstance(error, TwinlogError) and error.__cause__ is None else error,
         )

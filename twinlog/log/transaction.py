@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from twinlog.log.ports import Statement, TimerChange
 from twinlog.model.aggregate import Aggregate, AnyAggregate
 from twinlog.model.clock import Ids
-from twinlog.model.errors import FailedPrecondition, StreamUnreadable, TwinlogError
+from twinlog.model.errors import FailedPrecondition, StreamUnreadable, TwinlogError, defect, named
 from twinlog.model.event import Metadata, NewEvent, StreamId, encoded, known_stream
 from twinlog.model.forms import shown
 from twinlog.model.schema import Schema
@@ -100,8 +100,8 @@ class Draft:
                     raise ValueError(f"it gives {due}, which has no time zone; give a datetime that has one")
                 before = self.read[stream]
                 changed = due != (before.due if before.due_known else after.aggregate.due(before.state))
-            except Exception as error:
-                cause = withheld(error, decides_personal(after.aggregate))
+            except BaseException as error:
+                cause = withheld(defect(error), decides_personal(after.aggregate))
                 self.failed[stream] = _unreadable(stream, after.version, "due fails", cause)
                 raise self.failed[stream] from cause
             if changed or stream in self.checked:
@@ -176,8 +176,8 @@ class Transaction:
                 )
         except TwinlogError:
             raise
-        except Exception as error:  # a defect of the aggregate, or a state that it was not made for
-            told: BaseException = (_told(given) if at_work == "decide" else None) or error
+        except BaseException as error:  # a defect of the aggregate, or a state that it was not made for
+            told: BaseException = (_told(given) if at_work == "decide" else None) or defect(error)
             told = withheld(told, decides_personal(aggregate, command, told))
             raise _unreadable(
                 stream, entry.version, f"{at_work} fails on {type(command).__name__}", told
@@ -265,5 +265,5 @@ def _told(given: Any) -> TypeError | None:
 
 
 def _unreadable(stream: StreamId, version: int, what: str, error: BaseException) -> StreamUnreadable:
-    why = f"{what} ({type(error).__name__}: {error}); deploy a version that can bear it"
+    why = f"{what} ({named(error)}); deploy a version that can bear it"
     return StreamUnreadable(stream=stream, version=version, why=why)

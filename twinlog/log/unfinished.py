@@ -35,8 +35,8 @@ _LOOK_SECONDS = 0.25
 _RATES, _REMEMBERED = 8, 12
 """Looks over which the rate is averaged, and those whose highest average counts: a service that is away for a moment,
 as in a restart, finishes as much as before when it is back."""
-_SHARE_OF_TIMER, _LARGEST_SHARE, _SHORT_SECONDS, _LONG_SECONDS = 0.2, 0.5, 1.0, 2.5
-"""T: a fifth of what a timer leaves; up to a half of it where that is less than a second, and never longer than what is
+_SHARE_OF_TIMER, _LARGEST_SHARE, _SHORT_SECONDS, _LONG_SECONDS = 1 / 3, 0.5, 1.0, 2.5
+"""T: a third of what a timer leaves; up to a half of it where that is less than a second, and never longer than what is
 worked off in a few seconds."""
 _SLOW_SHARE, _SLOW_SECONDS = 0.25, 2 * _LOOK_SECONDS
 """Work is slow beyond this share of T, and beyond what two looks blur."""

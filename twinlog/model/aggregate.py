@@ -105,10 +105,15 @@ class Aggregate(Generic[State, Command]):
         return self.on_due is not _no_on_due
 
     def fold(self, events: Events, state: State | None = None) -> State:
-        """The state after ``events``, starting from ``state`` or from the initial state."""
+        """The state after ``events``, starting from ``state`` or from the initial state.
+
+        Raises TypeError where ``evolve`` gives None for it: the next event would be the first of a new stream.
+        """
         folded = self.initial if state is None else state
         for event in events:
             folded = self.evolve(folded, event)
+            if folded is None and self.initial is not None:
+                raise TypeError(f"it gives None after {event.DESCRIPTOR.full_name}; return the state")
         return folded
 
 

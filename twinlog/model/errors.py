@@ -7,7 +7,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NoReturn
+
+_LONGEST_TEXT = 2_000
+
+
+def text_of(value: object) -> str:
+    """What a value says, as it can be stored and sent: an error may quote what is no text, or fail to say anything."""
+    try:
+        text = str(value)
+    except Exception:
+        return "its text cannot be told"
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def named(error: BaseException) -> str:
+    """An error's type and text, as much of it as somebody reads."""
+    text = text_of(error)
+    if len(text) > _LONGEST_TEXT:
+        text = f"{text[: _LONGEST_TEXT - 1]}…"
+    return f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def defect(error: BaseException) -> Exception:
+    """What a function of the domain raised, as an error of that alone for which it was called.
+
+    What only computes can neither be cancelled nor end a process, so that SystemExit, a cancellation or the panic of
+    an extension are errors like others. StopIteration would pass for the end of whatever iterates.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    told = RuntimeError(f"it raises {named(error)}").with_traceback(error.__traceback__)
+    told.__cause__ = error
+    return told
+
+
+def raise_defect(error: BaseException) -> NoReturn:
+    """Raises what :func:`defect` makes of an error, which keeps its causes."""
+    raise defect(error)
 
 
 class TwinlogError(Exception):
@@ -16,9 +55,9 @@ class TwinlogError(Exception):
     reason: ClassVar[str] = "INTERNAL"
 
     def __init__(self, message: str | None = None, **facts: object) -> None:
-        self.facts: Mapping[str, str] = {name: str(fact) for name, fact in facts.items()}
+        self.facts: Mapping[str, str] = {name: text_of(fact) for name, fact in facts.items()}
         template = message if message is not None else _first_paragraph(self.__doc__)
-        super().__init__(template.format_map(self.facts) if self.facts else template)
+        super().__init__(text_of(template.format_map(self.facts) if self.facts else template))
 
 
 def _first_paragraph(text: str | None) -> str:

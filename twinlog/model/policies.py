@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from google.protobuf.message import Message
 
 from twinlog.model.aggregate import Aggregate, AnyAggregate
-from twinlog.model.errors import ConfigurationError
+from twinlog.model.errors import ConfigurationError, raise_defect
 from twinlog.model.forms import (
     NAME,
     RULES,
@@ -152,7 +152,10 @@ class Policies:
             key = rule_of(message.DESCRIPTOR)
             if (key.names[getattr(message, key.field)] if key.field else key.fixed) != self.routing_key:
                 return ()
-        called_for = rule(message)
-        if called_for is None:
-            return ()
-        return (called_for,) if isinstance(called_for, Dispatch) else several_dispatches(called_for)
+        try:
+            called_for = rule(message)
+            if called_for is None:
+                return ()
+            return (called_for,) if isinstance(called_for, Dispatch) else several_dispatches(called_for)
+        except BaseException as error:
+            raise_defect(error)

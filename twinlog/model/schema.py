@@ -12,7 +12,14 @@ from typing import Any
 from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.message import DecodeError, Message
 
-from twinlog.model.errors import ConfigurationError, UndecodableEvent, UnknownEventType, UpcasterFailed
+from twinlog.model.errors import (
+    ConfigurationError,
+    UndecodableEvent,
+    UnknownEventType,
+    UpcasterFailed,
+    defect,
+    named,
+)
 from twinlog.model.event import Recorded
 from twinlog.model.forms import WrongForm, shown
 from twinlog.model.messages import message_class, pack, unpack
@@ -75,10 +82,9 @@ class Schema:
             return (message,)
         try:
             return self._today(message)
-        except Exception as error:  # whatever an upcaster raises, it is this event that it cannot bear
-            told = withheld(error, holds_personal(event.type, event.payload))
-            why = f"{type(told).__name__}: {told}"
-            raise UpcasterFailed(event=event.address, type=event.type, why=why) from told
+        except BaseException as error:  # whatever an upcaster raises, it is this event that it cannot bear
+            told = withheld(defect(error), holds_personal(event.type, event.payload))
+            raise UpcasterFailed(event=event.address, type=event.type, why=named(told)) from told
 
     def today(self, message: Message) -> Sequence[Message]:
         """What a message that is about to be stored will be read as. The message stays as it is."""

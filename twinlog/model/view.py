@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
+from twinlog.model.errors import raise_defect
 from twinlog.model.event import Recorded
 from twinlog.model.forms import (
     ANY_EVENTS,
@@ -109,16 +110,14 @@ class View(Generic[Row]):
 
     def keys(self, event: Recorded, message: Message) -> Sequence[str]:
         """The keys of the rows that an event changes."""
-        if not self.is_about(message):
-            return ()
-        found = self.key(event, message)
-        if found is None:
-            return ()
-        return (found,) if isinstance(found, str) else several_keys(self, found)
+        return [key for keys, *_ in keyed(self, [(event, message)]) for key in keys]
 
     def after(self, key: str, row: Row | None, event: Recorded, message: Message) -> Row | None:
         """The row with that key after an event; None: there is none."""
-        return self.each(key, row, event, message) if self.each else self.evolve(row, event, message)
+        try:
+            return self.each(key, row, event, message) if self.each else self.evolve(row, event, message)
+        except BaseException as error:
+            raise_defect(error)
 
 
 def versioned(view: str, version: int) -> str:
@@ -165,13 +164,15 @@ def fold(views: Sequence[AnyView], decoded: Sequence[tuple[Recorded, Message]], 
 def keyed(view: AnyView, decoded: Sequence[tuple[Recorded, Message]]) -> Sequence[Keyed]:
     """The events that change rows of a view, each with the keys of those rows."""
     found: list[Keyed] = []
-    for event, message in decoded:
-        # As `keys` does, without its call: every event of every view comes by here.
-        if view.wanted and type(message) not in view.wanted:
-            continue
-        keys = view.key(event, message)
-        if keys is not None:
-            found.append(((keys,) if isinstance(keys, str) else several_keys(view, keys), event, message))
+    try:
+        for event, message in decoded:
+            if view.wanted and type(message) not in view.wanted:
+                continue
+            keys = view.key(event, message)
+            if keys is not None:
+                found.append(((keys,) if isinstance(keys, str) else several_keys(view, keys), event, message))
+    except BaseException as error:
+        raise_defect(error)
     return found
 
 
@@ -179,10 +180,13 @@ def fold_keyed(view: AnyView, events: Sequence[Keyed], rows: Mapping[str, Any]) 
     """The rows of one view after the events; only those that changed."""
     changed: dict[str, Any] = {}
     each, evolve = view.each, view.evolve
-    for keys, event, message in events:
-        for key in keys:
-            row = changed[key] if key in changed else rows.get(key)
-            changed[key] = each(key, row, event, message) if each else evolve(row, event, message)
+    try:
+        for keys, event, message in events:
+            for key in keys:
+                row = changed[key] if key in changed else rows.get(key)
+                changed[key] = each(key, row, event, message) if each else evolve(row, event, message)
+    except BaseException as error:
+        raise_defect(error)
     if not view.append_only:
         _check_rows(view, changed)
     return changed

@@ -11,7 +11,7 @@ from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.message import DecodeError, Message
 
 from twinlog.model.aggregate import AnyAggregate
-from twinlog.model.errors import TwinlogError
+from twinlog.model.errors import TwinlogError, text_of
 from twinlog.model.messages import message_class
 from twinlog.model.personal import FIELDS_OF, HOLDING, OWN_TYPES, has_own
 
@@ -33,7 +33,7 @@ def decides_personal(
     """
     if holds(aggregate) and aggregate.keeps_personal:
         return True
-    return bool(OWN_TYPES) and _may_hold(aggregate) and _quotes(str(error), command)
+    return bool(OWN_TYPES) and _may_hold(aggregate) and _quotes(text_of(error), command)
 
 
 def _may_hold(aggregate: AnyAggregate) -> bool:

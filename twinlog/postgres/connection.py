@@ -144,6 +144,14 @@ async def until_available(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
     return await retrying(attempted)
 
 
+async def _first(what: str, attempt: Callable[[], Awaitable[T]], waits: bool) -> T:
+    """The first connection of a pool. ``waits``: see :func:`open_pool`."""
+    if waits:
+        return await until_available(what, attempt)
+    with refused_at_start(), outages():
+        return await attempt()
+
+
 async def go_to(connection: Connection, path: str) -> None:
     """The same of a connection of a pool."""
     if getattr(connection, "path", "") != path:
@@ -161,10 +169,11 @@ async def _no_reset(_connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Pool]:
-    """A pool for a database, once these packages' migrations are applied; waits for an absent server.
+async def open_pool(url: str, *packages: str, size: int = 5, waits: bool = True) -> AsyncIterator[Pool]:
+    """A pool for a database, once these packages' migrations are applied.
 
-    Raises ConfigurationError.
+    ``waits``: for an absent server; if not, as for a command that somebody has called, Unavailable is raised. Raises
+    ConfigurationError.
     """
 
     async def prepare() -> PlacedConnection:
@@ -176,7 +185,7 @@ async def open_pool(url: str, *packages: str, size: int = 5) -> AsyncIterator[Po
             raise
         return connection
 
-    first = await until_available("migrations", prepare)
+    first = await _first("migrations", prepare, waits)
     async with prepared_pool(url, size=size, first=first) as pool:
         yield pool
 
@@ -268,14 +277,17 @@ async def open_database(
     size: int = 5,
     on_connect: Callable[[], None] = lambda: None,
     admit: Admit = everything,
+    waits: bool = True,
 ) -> AsyncIterator[Pool]:
     """A pool for a database of a server; the database is created if it is missing. Raises ConfigurationError.
 
-    ``admit``: see :func:`connect_to_database`.
+    ``admit``: see :func:`connect_to_database`; ``waits``: see :func:`open_pool`.
     """
-    first = await until_available(
-        "database", lambda: connect_to_database(server_url, database, *packages, admit=admit)
-    )
+
+    async def prepare() -> PlacedConnection:
+        return await connect_to_database(server_url, database, *packages, admit=admit)
+
+    first = await _first("database", prepare, waits)
     url = database_url(server_url, database)
     async with prepared_pool(url, size=size, on_connect=on_connect, first=first) as pool:
         yield pool

@@ -171,7 +171,7 @@ async def all_databases(server_url: str) -> list[str]:
 
     One with a slash in its name is none of Twinlog's.
     """
-    async with connected(database_url(server_url, "postgres")) as connection:
+    async with connected(entry_url(server_url)) as connection:
         rows = await connection.fetch(
             "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate AND strpos(datname, '/') = 0 "
             "ORDER BY datname"

@@ -48,7 +48,7 @@ class Rule(NamedTuple):
     text: str = ""
     """Only where this is found in the message or its origin, as a regular expression. A server says the former in the
     language of its operators, so of what the server itself says only the latter counts: the function it comes from.
-    That of an AttributeError is the module it was raised in."""
+    That of an AttributeError or OSError is the function it was raised in."""
     reconnect: bool = False
     """Whether only a new session may do better."""
 
@@ -69,8 +69,10 @@ RULES: Sequence[Rule] = (
     # Of the client and the network.
     Rule(ssl.SSLCertVerificationError, Meaning.MISCONFIGURATION, "the server's certificate is not trusted",
          "set sslrootcert in the URL to the authority that signed it"),
-    Rule(ConnectionError, Meaning.MISCONFIGURATION, "the server has no TLS",
-         "leave out sslmode, or switch TLS on", text="rejected SSL upgrade"),
+    Rule(ConnectionError, Meaning.MISCONFIGURATION, "the server has no TLS, or is no Postgres",
+         "leave out sslmode, switch TLS on, or correct the address", text="rejected SSL upgrade"),
+    Rule(OSError, Meaning.MISCONFIGURATION, "a file that the URL names for TLS cannot be used",
+         "correct sslrootcert, sslcert, sslkey or sslcrl", text=r"\nasyncpg\.connect_utils\._parse_connect"),
     Rule(TimeoutError, Meaning.OUTAGE, "the server does not answer, or no connection was free in time",
          reconnect=True),
     Rule(OSError, Meaning.OUTAGE, "the server cannot be reached"),
@@ -168,9 +170,9 @@ def _fits(rule: Rule, error: BaseException, state: str) -> bool:
 
 
 def _origin(error: BaseException) -> str:
-    if isinstance(error, AttributeError):
+    if isinstance(error, AttributeError | OSError):
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        return str(frames[-1].f_globals.get("__name__", "")) if frames else ""
+        return f"{frames[-1].f_globals.get('__name__')}.{frames[-1].f_code.co_name}" if frames else ""
     return getattr(error, "server_source_function", None) or ""
 
 

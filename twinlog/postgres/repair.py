@@ -13,16 +13,16 @@ import asyncpg
 from twinlog.log.chain import Unlinked
 from twinlog.log.relinking import LostLinks
 from twinlog.log.repair import Difference, Plan, Unrepairable, plan
-from twinlog.model.errors import ConfigurationError, Unavailable
+from twinlog.model.errors import ConfigurationError, Unavailable, WrongSetting
 from twinlog.model.event import Recorded, known_stream
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_pool
-from twinlog.postgres.database import all_databases, connected
+from twinlog.postgres.database import all_databases, connected, is_missing
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.named_queries import QUERIES
 from twinlog.postgres.timeouts import without_timeouts
-from twinlog.postgres.urls import database_url
+from twinlog.postgres.urls import database_url, parted
 from twinlog.postgres.view_builds import quoted
 
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '10s'"
@@ -57,17 +57,27 @@ SELECT n.nspname, coalesce(c.oid = to_regclass('log_head'), false) AS usual,
 _LOG_ID = "SELECT log_id FROM {}.log_identity"
 
 
-async def databases(server_url: str) -> Sequence[str]:
+async def databases(server_url: str, only: str = "") -> Sequence[str]:
     """The databases of a server that hold a log, and the schemas that hold one besides, as ``database/schema``.
 
-    Raises Unavailable.
+    ``only``: the one to look in. Raises Unavailable.
     """
     found: list[str] = []
     with outages():
-        for name in await all_databases(server_url):
+        for name in [parted(only)[0]] if only else await all_databases(server_url):
             async with connected(database_url(server_url, name)) as connection:
                 found += [f"{name}/{schema}" if schema else name for schema in await _with_log(connection)]
     return found
+
+
+async def has_log(server_url: str, database: str) -> bool:
+    """Whether this one of them does; what is true of its neighbors counts for nothing. Raises Unavailable."""
+    try:
+        return database in await databases(server_url, database)
+    except WrongSetting as error:
+        if is_missing(error.__cause__):
+            return False
+        raise
 
 
 async def _with_log(connection: Connection) -> Sequence[str]:
@@ -86,8 +96,9 @@ async def _with_log(connection: Connection) -> Sequence[str]:
 
 @asynccontextmanager
 async def opened(server_url: str, database: str) -> AsyncIterator[Pool]:
-    """A pool for a database that has a log, with its schema up to date."""
-    async with open_pool(database_url(server_url, database), "twinlog.postgres.sql", size=2) as pool:
+    """A pool for a database that has a log, with its schema up to date. Raises Unavailable, ConfigurationError."""
+    url = database_url(server_url, database)
+    async with open_pool(url, "twinlog.postgres.sql", size=2, waits=False) as pool:
         yield pool
 
 

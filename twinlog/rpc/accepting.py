@@ -35,6 +35,9 @@ _TOGETHER_SECONDS = 0.05
 """Refusals within this time are sent together: a connection gets those of many calls in one packet."""
 _MOST_TOGETHER = 128
 """No more than so many: a crowd's would hold up the loop for a second, and health with it."""
+_MANY_HELD, _LONGEST = 1_000, 3
+"""Where so many are about to be refused, it takes twice as long, and up to three times where they are more: each
+refusal costs, and a connection has room for so many calls; what else its client asks waits there."""
 _AGAIN_SECONDS = 0.1
 _LEAVING_SECONDS = 1.0
 """How long calls that were cancelled may take to end."""
@@ -85,6 +88,11 @@ def is_known() -> bool:
 def is_late(waiting: int, came: int, seconds: float) -> bool:
     """Whether calls that wait will wait for too long, where so many came in so many seconds."""
     return waiting > _MANY and waiting * seconds > _LATE_SECONDS * came
+
+
+def held_seconds(held: int) -> float:
+    """How long a call is held before it is refused, where so many are held already."""
+    return REFUSAL_SECONDS * min(_LONGEST, 1 + held / _MANY_HELD)
 
 
 def _newest_server() -> int:
@@ -318,9 +326,10 @@ class Acceptor:
     def _hold(self, call: Any, refusal: Refusal) -> None:
         refusal.on_refused()
         loop = asyncio.get_running_loop()
-        self._held.append(_Held(loop.time() + REFUSAL_SECONDS, call, refusal))
+        seconds = held_seconds(len(self._held))
+        self._held.append(_Held(loop.time() + seconds, call, refusal))
         if self._timer is None:
-            self._timer = loop.call_later(REFUSAL_SECONDS, self._refuse)
+            self._timer = loop.call_later(seconds, self._refuse)
 
     def _refuse(self) -> None:
         """Refuses the calls that have been held for long enough."""

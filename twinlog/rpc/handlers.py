@@ -187,7 +187,9 @@ class Boundary:
                 if not isinstance(error, TooManyCalls):  # those are refused one by one
                     self._shut(method, gate, error)
                 await self._failed(method, context, error)
-            except Exception as error:
+            except (KeyboardInterrupt, GeneratorExit):
+                raise
+            except BaseException as error:  # a SystemExit, too, ends no server
                 await self._failed(method, context, error)
             finally:
                 self._calls -= 1
@@ -209,7 +211,9 @@ class Boundary:
                 raise
             except asyncio.CancelledError as cancelled:
                 await self._cancelled(method, context, cancelled, stream)
-            except Exception as error:
+            except (KeyboardInterrupt, GeneratorExit):
+                raise
+            except BaseException as error:
                 if stream is None and isinstance(error, TooManyStreams):
                     self._on_refused(method, error.reason)
                 await self._failed(method, context, error)

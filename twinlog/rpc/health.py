@@ -22,7 +22,7 @@ LIVENESS = "liveness"
 """SERVING as long as the process answers at all, whatever its problems: to start it anew would not help with those."""
 NAME = "grpc.health.v1.Health"
 PROBLEM_KEY = "x-problem"
-"""The key of a signal's problem in the trailing metadata of its check; the text is ASCII, on one line."""
+"""The key of what is wrong, in the trailing metadata of a check; the text is ASCII, on one line."""
 _LONGEST_PROBLEM = 2_000
 """gRPC's clients take some kilobytes of metadata, and end a call that brings more."""
 _LOOK_EVERY_SECONDS = 0.25
@@ -56,8 +56,8 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         status = self._status(request.service)
         if status == HealthCheckResponse.SERVICE_UNKNOWN:
             raise NotFound("Service {service} is not served here.", service=request.service)
-        if (signal := self._signals.get(request.service)) and signal.problem:
-            context.set_trailing_metadata(((PROBLEM_KEY, _as_header(signal.problem)),))
+        if problem := self._problem(request.service):
+            context.set_trailing_metadata(((PROBLEM_KEY, _as_header(problem)),))
         return HealthCheckResponse(status=status)
 
     async def List(self, _request: Any, context: Context) -> Any:
@@ -114,6 +114,12 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         if self._problems() or self._stopping:
             return HealthCheckResponse.NOT_SERVING
         return HealthCheckResponse.SERVING
+
+    def _problem(self, service: str) -> str:
+        """As it was when its status was looked at."""
+        if signal := self._signals.get(service):
+            return signal.problem or ""
+        return "; ".join(dict.fromkeys(self._known)) if service in self._names else ""
 
     def _problems(self) -> list[str]:
         problems = [problem for part in self._parts if (problem := part.problem)]

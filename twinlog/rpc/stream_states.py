@@ -10,6 +10,7 @@ from google.protobuf.struct_pb2 import Struct
 from twinlog.log.streams import fold
 from twinlog.log.transaction import Entry
 from twinlog.log.unreadable import Unreadable
+from twinlog.model.errors import named
 from twinlog.model.event import Recorded
 from twinlog.model.schema import Schema
 from twinlog.rpc.state_parts import FIRST, Part, changes, told
@@ -29,7 +30,7 @@ def shown(at: Entry, part: Part = FIRST) -> tuple[Struct | str, Sequence[pb.Larg
         value, large = told(at.aggregate, at.state, part)
         struct.update(value)
     except Exception as error:  # whatever pydantic raises over a class that it does not understand
-        return f"the state cannot be shown: {type(error).__name__}: {error}", []
+        return f"the state cannot be shown: {named(error)}", []
     return struct, large
 
 

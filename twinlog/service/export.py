@@ -18,7 +18,7 @@ from twinlog.postgres.exporting import export
 from twinlog.postgres.identity import identity
 from twinlog.postgres.importing import checked, import_log
 from twinlog.postgres.log import PostgresLog
-from twinlog.postgres.repair import databases, opened
+from twinlog.postgres.repair import databases, has_log, opened
 
 _TOLD_EVERY_SECONDS = 2.0
 
@@ -104,7 +104,8 @@ async def import_file(options: Options, say: Say = lambda _line: None) -> Done:
         found = await asyncio.to_thread(checked, file, name)
         say(f"{name} is whole: {found.end.position:,} events of log {found.header.log}.")
         database = options.database or found.header.database
-        async with open_database(options.postgres_url, database, "twinlog.postgres.sql", size=2) as pool:
+        tables = "twinlog.postgres.sql"
+        async with open_database(options.postgres_url, database, tables, size=2, waits=False) as pool:
             resumed = await import_log(pool, options.log, database, file, name, found, told=_telling(say))
     seconds, size = time.monotonic() - began, options.file.stat().st_size
     digest = found.seal.digest.hex()
@@ -114,11 +115,11 @@ async def import_file(options: Options, say: Say = lambda _line: None) -> Done:
 async def database_of(log: str, postgres_url: str, asked: str) -> str:
     """The database of a log: the one that is asked for or, where none is, the only one of the server that has a log.
 
-    Raises ConfigurationError.
+    Raises ConfigurationError and Unavailable.
     """
-    found = await databases(postgres_url)
-    if asked in found:
+    if asked and await has_log(postgres_url, asked):
         return asked
+    found = await databases(postgres_url)
     names = ", ".join(found)
     if asked:
         raise ConfigurationError(

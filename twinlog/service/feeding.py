@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from uuid import UUID
 
 from twinlog._aio.linger import Linger
 from twinlog._aio.tasks import Tasks
@@ -12,13 +13,14 @@ from twinlog.consume import Consumer, Middleware
 from twinlog.consume.cursor import BATCH, Cursor
 from twinlog.consume.dead_letter_operations import DeadLetterOperations
 from twinlog.consume.dead_lettering import DeadLettering
-from twinlog.consume.filling import Filling, OpenLog
+from twinlog.consume.filling import Filling, LogReader, OpenLog
 from twinlog.consume.projection import Projection
 from twinlog.consume.view_builds import Kept
 from twinlog.log.installation import ForeignStream
 from twinlog.log.lease import ALWAYS_HELD, Lease
 from twinlog.log.ports import Log
 from twinlog.log.twin import Twin, TwinDamaged, TwinMissing
+from twinlog.log.wire import event_id_of
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.model.schema import Schema
 from twinlog.rpc.inspection import Followed
@@ -105,9 +107,33 @@ class Feeding:
         self.leases.pop(followed.handler.name, None)
 
     async def refuse_foreign_streams(self) -> None:
-        """Raises ConfigurationError where a stream is another installation's."""
+        """Raises ConfigurationError where a stream is another installation's, or the own one another log's."""
         twins = {twin.name: twin for twin in (self.own_twin, *(each.twin for each in self.followed))}
         await asyncio.gather(*map(_refuse_foreign, twins.values()))
+        with suppress(Unavailable, TwinMissing, TwinDamaged):
+            await self._refuse_anothers()
+
+    async def _refuse_anothers(self) -> None:
+        """As where another domain of this installation calls its log alike. A log that was made anew is something else:
+        no other has what its stream has."""
+        log, twin = self._log, self.own_twin
+        position = (await twin.state()).first
+        if (message := await twin.message(position)) is None:
+            return
+        wanted = event_id_of(message, position)
+        if wanted is None or await _has(log, position, wanted):
+            return
+        async with self._environment.open_log(log.name, twin) as other:
+            if other and await _has(other, position, wanted):
+                raise ConfigurationError(
+                    f"TWINLOG_NAMESPACE: stream {twin.name} has the events of another log {log.name}, in another "
+                    "database of this Postgres server; call one of the two logs otherwise, give one a namespace, or "
+                    "delete the database of the one that is no more"
+                )
+
+
+async def _has(log: LogReader, position: int, event_id: UUID) -> bool:
+    return any(event.event_id == event_id for event in await log.read(position - 1, 1))
 
 
 async def _refuse_foreign(twin: Twin) -> None:

@@ -76,6 +76,7 @@ async def repair(options: Options, say: Callable[[str], None] = print) -> int:
             twin = JetStreamTwin(client, name, namespace=options.namespace)
             database = options.database or await _database(name, twin, pools)
             if database not in pools:
+                await postgres.has_log(options.postgres_url, database)  # says why nobody gets in
                 raise Unrepairable(log=name, why=f"there is no database {database} with a log")
             owners = {each: await identity(pool) for each, pool in pools.items()}
             own = owners[database]

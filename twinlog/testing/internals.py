@@ -42,7 +42,7 @@ from twinlog.postgres.log import PostgresLog, open_log
 from twinlog.postgres.meaning import outages
 from twinlog.postgres.named_queries import load_queries
 from twinlog.postgres.source import reader_of
-from twinlog.postgres.urls import database_url
+from twinlog.postgres.urls import check_url, database_url
 from twinlog.postgres.view_builds import builds_in
 from twinlog.service.logging import configure_logging
 
@@ -89,6 +89,7 @@ __all__ = [
     "Unstorable",
     "Wrapping",
     "builds_in",
+    "check_url",
     "checked",
     "close",
     "configure_logging",

@@ -175,13 +175,24 @@ SELECT sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UT
 ON CONFLICT (single) DO UPDATE SET secret = excluded.secret WHERE kept.secret = '';
 
 -- name: blockers
--- The sessions that hold a lock another one of this database waits for, and wait for none themselves.
+-- What another session of this database waits for: sessions that hold a lock, and wait for none themselves, prepared
+-- transactions, which have no session, and replicas.
 SELECT DISTINCT 'pid ' || b.pid || coalesce(' (' || nullif(concat_ws(', ', nullif(b.application_name, ''), b.state,
        'for ' || round(extract(epoch FROM clock_timestamp() - b.xact_start)) || ' s'), '') || ')', '')
   FROM pg_stat_activity w
   CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) AS holder (pid)
   JOIN pg_stat_activity b ON b.pid = holder.pid AND b.wait_event_type IS DISTINCT FROM 'Lock'
- WHERE w.datname = current_database() AND w.wait_event_type = 'Lock';
+ WHERE w.datname = current_database() AND w.wait_event_type = 'Lock'
+UNION ALL
+SELECT format('prepared transaction %L (for %s s; ROLLBACK PREPARED %1$L ends it)', gid,
+              round(extract(epoch FROM clock_timestamp() - prepared)))
+  FROM pg_prepared_xacts
+ WHERE database = current_database()
+   AND EXISTS (SELECT FROM pg_stat_activity w WHERE w.datname = current_database() AND w.wait_event_type = 'Lock'
+                  AND 0 = ANY (pg_blocking_pids(w.pid)))
+UNION ALL
+SELECT 'a replica that does not answer (synchronous_standby_names)'
+ WHERE EXISTS (SELECT FROM pg_stat_activity w WHERE w.datname = current_database() AND w.wait_event = 'SyncRep');
 
 -- name: due
 -- The timers that are due, oldest first: by this clock, too, which may have been set back since a process looked at it.
