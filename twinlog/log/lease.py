@@ -171,7 +171,8 @@ class ExpiringLease(ABC):
             raise
 
     async def _take(self) -> bool:
-        """Whether the lease is held now; while the database is away, nobody else can take it either.
+        """Whether the lease is held now; while the database is away, or the table is locked, nobody else can take it
+        either.
 
         Neither while it refuses, as by a constraint that somebody added; if others can, the work is fenced.
         """
