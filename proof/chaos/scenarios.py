@@ -42,8 +42,7 @@ from shop.queries.v1.order_query_service_pb2 import GetOrderRequest
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
 from stack.topology import DATABASES, NAMES, ORDER_SVC, PROJECTOR, ROOT, SERVICES, SHOP_LOGS, stream_of
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, free_port, spawn, stop
-from twinlog.rpc.freshness import SUBJECT as VIEWS_CHANGED
-from twinlog.testing.internals import connect
+from twinlog.testing.internals import VIEWS_CHANGED, connect
 
 _PAST_EVERY_LEASE_SECONDS = 6.5
 """A lease that is not renewed ends after five seconds."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -35,6 +36,7 @@ _ARGUMENTS = [
     "--process-per-site",  # pages of one context share a process, which takes as long to start as a page to load
 ]
 _PATIENCE_MILLISECONDS = SHOWN_SECONDS * 1_000
+_EMPTYING_SECONDS = 20.0
 _CONTRAST = "color-contrast"
 _VIOLATIONS = """([within, options]) =>
     axe.run(within ? { include: within } : document, options).then(({ violations }) => violations)"""
@@ -193,8 +195,11 @@ async def window(
     except BaseException:
         await context.close()
         raise
-    await _emptied(context)
-    idle.append(context)
+    # Now and then a page does not close. The browser's end does it; nobody else gets this context.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_EMPTYING_SECONDS):
+            await _emptied(context)
+            idle.append(context)
 
 
 async def _context(chromium: Browser, kind: _Kind) -> BrowserContext:

@@ -44,6 +44,7 @@ from twinlog.postgres.named_queries import load_queries
 from twinlog.postgres.source import reader_of
 from twinlog.postgres.urls import check_url, database_url
 from twinlog.postgres.view_builds import builds_in
+from twinlog.rpc.freshness import SUBJECT as VIEWS_CHANGED
 from twinlog.service.logging import configure_logging
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "NANOS_PER_UNIT",
     "NONCE_BYTES",
     "RELAY_BATCH",
+    "VIEWS_CHANGED",
     "AnyAggregate",
     "AnyView",
     "Appended",
