@@ -227,10 +227,8 @@ async def test_the_list_of_sagas_changes_with_the_kernel() -> None:
 
 
 async def test_of_a_view_in_several_versions_the_newest_is_kept_where_nothing_was_projected() -> None:
-    second, other = (
-        stays(version=2),
-        View("bills", lambda event, _message: event.stream.id, events=[BoolValue]),
-    )
+    second = stays(version=2)
+    other: View[Any] = View("bills", lambda event, _message: event.stream.id, events=[BoolValue])
     kept = projection(stays(), second, other)
     await kept.checkpoint()
     assert {view.table for view in kept.kept} == {second.table, other.table}
