@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 import asyncpg
 import grpc.aio
+from google.type.money_pb2 import Money
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from nats.errors import Error as NatsError
+from nats.js.api import DiscardPolicy
 
 from proof.chaos import crowds
+from proof.chaos.databases import (
+    connections_taken,
+    isolation,
+    postgres_read_only,
+    postgres_refuses,
+    tables_renamed,
+    view_locked,
+)
 from proof.chaos.failover import failover
 from proof.chaos.load import MODES
 from proof.chaos.poison import poison
 from proof.chaos.rig import Layout, Replica, Rig
 from proof.chaos.stage import Stage
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
-from stack.topology import DATABASES, NAMES, PROJECTOR, ROOT, SERVICES, SHOP_LOGS, stream_of
+from shop.orders.v1.order_service_pb2 import CreateOrderRequest
+from shop.orders.v1.order_service_pb2_grpc import OrderServiceStub
+from shop.queries.v1.order_query_service_pb2 import GetOrderRequest
+from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
+from stack.topology import DATABASES, NAMES, ORDER_SVC, PROJECTOR, ROOT, SERVICES, SHOP_LOGS, stream_of
 from twinlog.dev import EmbeddedNats, EmbeddedPostgres, free_port, spawn, stop
+from twinlog.rpc.freshness import SUBJECT as VIEWS_CHANGED
 from twinlog.testing.internals import connect
 
 _PAST_EVERY_LEASE_SECONDS = 6.5
@@ -35,6 +51,7 @@ _STOP_WITHIN_SECONDS = 5.0
 _ELECTION_SECONDS = 30.0
 _REFUSES_WITHIN_SECONDS = 60.0
 _MISCONFIGURED = 2
+_FORGED_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -197,89 +214,6 @@ async def both_killed(stage: Stage) -> None:
     await asyncio.gather(stage.rig.restart_postgres(), nats.start())
 
 
-# --- a Postgres that answers, and will not do what it is asked ---
-
-
-async def view_locked(stage: Stage) -> None:
-    """An operator's session holds a view's table, and the server lets nobody wait for a lock for long."""
-    pids, views = _pids(stage), PROJECTOR.database
-    await _for_sessions(stage, [views], "SET lock_timeout = '300ms'")
-    async with stage.rig.connected(views) as connection, connection.transaction():
-        await connection.execute("SET LOCAL lock_timeout = 0")
-        await connection.execute("LOCK TABLE orders")
-        stage.say("the table of orders is locked")
-        await stage.go_on(3.0)
-    await _for_sessions(stage, [views], "RESET lock_timeout")
-    await stage.felt("cursor.stopped")
-    _nobody_gave_up(stage, pids)
-
-
-async def postgres_read_only(stage: Stage) -> None:
-    """Sessions are read-only, as on a server that a failover has made a replica; then new ones may write again."""
-    await _refused(stage, "SET default_transaction_read_only = on", "RESET default_transaction_read_only")
-
-
-async def postgres_refuses(stage: Stage) -> None:
-    """The databases accept no connections for a while."""
-    await _refused(stage, "ALLOW_CONNECTIONS false", "ALLOW_CONNECTIONS true")
-
-
-async def tables_renamed(stage: Stage) -> None:
-    """An operator renames a table of each database in turn, and back: programs find nothing where they look."""
-    pids = _pids(stage)
-    tables = dict(zip(SHOP_LOGS.values(), ("events", "checkpoints", "timers"), strict=True))
-    for database, table in {**tables, PROJECTOR.database: "orders"}.items():
-        stage.say(f"table {table} of {database} is renamed")
-        await _execute(stage, f"ALTER TABLE {table} RENAME TO {table}_away", database)
-        try:
-            await stage.go_on(1.5)
-        finally:
-            await _execute(stage, f"ALTER TABLE {table}_away RENAME TO {table}", database)
-        await stage.go_on(1.0)
-    await stage.felt("writer.store_unavailable")
-    _nobody_gave_up(stage, pids)
-
-
-async def _refused(stage: Stage, begin: str, end: str) -> None:
-    pids = _pids(stage)
-    stage.say(begin)
-    await _for_sessions(stage, DATABASES, begin)
-    try:
-        await stage.go_on(3.0)
-    finally:
-        stage.say(end)
-        for database in DATABASES:
-            await _execute(stage, f"ALTER DATABASE {database} {end}")
-    await stage.felt("writer.store_unavailable")
-    _nobody_gave_up(stage, pids)
-
-
-async def _for_sessions(stage: Stage, databases: Sequence[str], what: str) -> None:
-    """Changes databases, and ends the sessions that do not know of it."""
-    for database in databases:
-        await _execute(stage, f"ALTER DATABASE {database} {what}")
-        await _execute(
-            stage, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
-        )
-
-
-async def _execute(stage: Stage, statement: str, database: str = "postgres") -> None:
-    async with stage.rig.connected(database) as connection:
-        await connection.execute(statement)
-
-
-def _pids(stage: Stage) -> list[int]:
-    return [replica.pid for replica in stage.rig.all]
-
-
-def _nobody_gave_up(stage: Stage, pids: Sequence[int]) -> None:
-    """Complains of processes that have ended and of events that were set aside: an outage is waited for."""
-    if _pids(stage) != pids:
-        stage.complain("a process has ended for an outage")
-    if any('"dead_letter.parked"' in line for line in stage.rig.lines):
-        stage.complain("an event was set aside for an outage")
-
-
 # --- a cluster of NATS ---
 
 
@@ -413,6 +347,64 @@ async def _refusal(service: str, env: Mapping[str, str]) -> str:
     return said.decode().splitlines()[-1] if process.returncode == _MISCONFIGURED else f"{process.returncode}"
 
 
+async def streams_full(stage: Stage) -> None:
+    """Somebody limits each stream to what it has; the relays wait, and go on once there is room."""
+    client = await connect(stage.rig.nats_url, "chaos")
+    try:
+        streams = client.jsm(timeout=10)
+        for log in SHOP_LOGS:
+            found = await streams.stream_info(stream_of(log))
+            stage.say(f"stream {log} takes no more than its {found.state.messages} messages")
+            limit = replace(found.config, max_msgs=found.state.messages, discard=DiscardPolicy.NEW)
+            await streams.update_stream(limit)
+            await stage.go_on(2.5)
+            await streams.update_stream(found.config)
+            await stage.go_on(1.0)
+    finally:
+        await client.close()
+    await stage.felt("relay.stopped")
+
+
+async def forged(stage: Stage) -> None:
+    """Somebody says all the time that views are far ahead; who reads what they wrote has to find it."""
+    client = await connect(stage.rig.nats_url, "chaos")
+    lies = [
+        json.dumps({"consumer": f"projector.{log}", "position": 10**9, "orders": []}) for log in SHOP_LOGS
+    ]
+    ended = asyncio.get_running_loop().time() + _FORGED_SECONDS
+    reads = found = 0
+    try:
+        async with (
+            grpc.aio.insecure_channel(stage.rig.addresses(ORDER_SVC.name)[0]) as orders,
+            grpc.aio.insecure_channel(stage.rig.addresses(PROJECTOR.name)[0]) as queries,
+        ):
+            while asyncio.get_running_loop().time() < ended:
+                for lie in lies:
+                    await client.publish(VIEWS_CHANGED, lie.encode())
+                    await client.publish(f"twinlog.poke.{stream_of(ORDER_SVC.log)}", lie.encode())
+                reads += 1
+                found += await _reads_its_write(stage, orders, queries)
+    finally:
+        await client.close()
+    stage.say(f"{found} of {reads} reads found what was written before")
+    if found < reads:
+        stage.complain(f"{reads - found} of {reads} reads did not find what was written before")
+
+
+async def _reads_its_write(stage: Stage, orders: grpc.aio.Channel, queries: grpc.aio.Channel) -> bool:
+    """Whether an order that was just created is found by its token. What is refused or late was not found out."""
+    order = CreateOrderRequest(
+        customer_id=stage.load.rich, total=Money(currency_code="EUR", nanos=10_000_000)
+    )
+    try:
+        made = await OrderServiceStub(orders).CreateOrder(order, timeout=10)
+        query = GetOrderRequest(order_id=made.order_id, consistency_token=made.consistency_token)
+        await OrderQueryServiceStub(queries).GetOrder(query, timeout=10)
+    except grpc.aio.AioRpcError as error:
+        return bool(error.code() != grpc.StatusCode.NOT_FOUND)
+    return True
+
+
 async def leases_ahead(stage: Stage) -> None:
     """Every lease ends an hour from now, and is of a process that is gone."""
     for replica in stage.rig.all:
@@ -518,7 +510,10 @@ SCENARIOS = [
     Scenario("postgres-read-only", "Postgres is read-only for a while", PLAIN, postgres_read_only),
     Scenario("postgres-refuses", "Postgres refuses connections for a while", PLAIN, postgres_refuses),
     Scenario("tables-renamed", "a table of each database is renamed, and back", PLAIN, tables_renamed),
+    Scenario("connections-taken", "others take every connection to Postgres", PLAIN, connections_taken),
     Scenario("failover", "Postgres without its last commits; repairs", PLAIN, failover),
+    Scenario("streams-full", "each stream is at its limit for a while", PLAIN, streams_full),
+    Scenario("forged", "somebody forges what is said outside the streams", PLAIN, forged),
     Scenario("nats-killed", "kill -9 of NATS, twice", PLAIN, nats_killed),
     Scenario("nats-wiped", "kill -9 of NATS, its store wiped", PLAIN, nats_wiped, short=True),
     Scenario("nats-set-back", "NATS back with an older store", PLAIN, nats_rolled_back),
@@ -548,6 +543,7 @@ SCENARIOS = [
     Scenario("leases-ahead", "leases that end an hour from now", PLAIN, leases_ahead),
     Scenario("zombies", "SIGSTOP of a replica of each service", DOUBLE, freeze_each, short=True),
     Scenario("replicas", "two replicas of every service, kills", DOUBLE, kill_replicas),
+    Scenario("isolation", "stricter isolation by default, two replicas", DOUBLE, isolation),
     Scenario(
         "rolling-replicas",
         "SIGTERM of every process of two replicas",

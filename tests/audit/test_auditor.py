@@ -311,6 +311,19 @@ async def test_planted_faults_are_found_and_named(shop: World, plants: Sequence[
     assert all(violation.remedy and violation.says for violation in report.violations)
 
 
+async def test_a_log_that_lost_events_is_mended_before_what_may_follow_from_that(shop: World) -> None:
+    lost = (await faults.a_database_was_set_back(shop)).names
+    await shop.sql("shop_orders", "DELETE FROM timers")
+    await shop.sql("shop_orders", "UPDATE checkpoints SET position = position + 1000")
+    first, *others = (await shop.audit()).violations
+    assert (first.check, set(lost) <= {*first.events}) == (twins.NOT_AHEAD, True)
+    assert first.remedy.startswith("twinlog repair customers --dry-run    # ")
+    assert others
+    assert {each.remedy for each in others} == {
+        "twinlog repair customers    # mend that first: this may follow from it; then audit again"
+    }
+
+
 async def test_every_fault_is_planted() -> None:
     assert sorted(each.__name__ for group in TOGETHER for each in group) == sorted(
         each.__name__ for each in FAULTS

@@ -144,12 +144,12 @@ async def test_while_the_store_stays_away_those_who_wait_are_told_and_newcomers_
         begun = asyncio.create_task(writer.execute(add(1)))
         await until(lambda: log.asked >= 1)
         waiting = asyncio.create_task(writer.execute(add(10)))
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match=r"^away$"):
             await asyncio.wait_for(waiting, 60)
         assert writer.problem == "away"
         for _ in range(3):
             before = log.asked
-            with pytest.raises(Unavailable):
+            with pytest.raises(Unavailable, match=r"^away$"):
                 await writer.execute(add(100))
             assert log.asked == before, "nothing was waited for"
         log.away = False

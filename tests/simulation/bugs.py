@@ -191,7 +191,7 @@ def down_for_good() -> Patches:
 
     async def resolve(self: GroupCommit, batch: Batch, error: Unavailable) -> Any:
         result = await _resolve(self, batch, error)
-        self.down = True
+        self.down = error
         return result
 
     return [(GroupCommit, "_resolve", resolve)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
@@ -25,6 +25,20 @@ class Violation(NamedTuple):
     """The events that show it, as ``log/position``."""
     remedy: str
     """The command that mends it, or what to do first."""
+
+
+def roots_first(violations: Sequence[Violation], roots: Collection[str]) -> list[Violation]:
+    """With what the checks ``roots`` found in front, as that has to be mended before the others are looked at.
+
+    Others may follow from it, and what would mend them alone may stand in the way of that.
+    """
+    of_roots = [each for each in violations if each.check in roots]
+    others = [each for each in violations if each.check not in roots]
+    if of_roots:
+        command = of_roots[0].remedy.partition("    # ")[0].replace(" --dry-run", "")
+        remedy = f"{command}    # mend that first: this may follow from it; then audit again"
+        others = [each._replace(remedy=remedy) for each in others]
+    return [*of_roots, *others]
 
 
 class Findings:

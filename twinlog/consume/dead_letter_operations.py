@@ -42,7 +42,10 @@ _REPLAYED_KEYS = 20
 """How many keys of a consumer are tried at once, where none of them goes through."""
 _LOOKED_BACK = 2_000
 """How many of a consumer's events about dead letters are looked through for a traceback."""
-_WHAT_TO_DO = "twinlog dead-letters list tells why; replay them once that is mended, or discard them"
+_WHAT_TO_DO = (
+    "twinlog dead-letters list tells why; what this version cannot read is replayed by itself once one can; "
+    "replay the others once that is mended, or discard them"
+)
 _REPLAYED = {"", *(error.__name__ for error in NOT_MENDED_BY_TRYING)}
 """The errors of those that are replayed by themselves; none: it only waited, and what it waited for is gone."""
 

@@ -83,7 +83,7 @@ class GroupCommit:
         ids: Ids,
         on_commit: Callable[[Sequence[Recorded], UUID | None], None],
         lineage: Lineage | None,
-        on_outage: Callable[[], None],
+        on_outage: Callable[[Unavailable], None],
         randomness: Randomness,
         personal: Personal | None = None,
         owners: Mapping[type[Message], str] = {},
@@ -103,8 +103,8 @@ class GroupCommit:
         self._personal = personal
         self._owners = owners
         self._on_outage = on_outage
-        self.down = False
-        """Whether an append has found no answer for some seconds."""
+        self.down: Unavailable | None = None
+        """Why an append has found no answer for some seconds; None while there are answers."""
         self._refused = RefusedAppends(log.name)
         telling = partial(
             Retrying,
@@ -302,10 +302,11 @@ class GroupCommit:
                     result = await self._recognize(batch) or result
             except RowsRefused as refused:  # an answer like another
                 return refused
-            except Unavailable:
+            except Unavailable as unavailable:
                 if asyncio.get_running_loop().time() - since > _FAIL_FAST_AFTER_SECONDS:
-                    self.down = True
-                    self._on_outage()
+                    # Whatever it is, it concerns all that is to be appended.
+                    self.down = Unavailable(str(unavailable))
+                    self._on_outage(self.down)
                 raise
             return result
 
@@ -315,7 +316,7 @@ class GroupCommit:
             result = await self._retrying(repeated)
         finally:
             self._retrying.reset()
-            self.down = False
+            self.down = None
         if isinstance(result, RowsRefused):
             raise result
         return result

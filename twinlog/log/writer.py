@@ -208,8 +208,8 @@ class Writer:
         Raises what ``work`` raises (nothing of it is appended), RequestIdReused, CheckpointMoved, Overloaded,
         or Unavailable.
         """
-        if self._group_commit.down:
-            raise Unavailable
+        if down := self._group_commit.down:
+            raise down.with_traceback(None)
         begun = None
         if outside:
             self._admit()
@@ -292,7 +292,7 @@ class Writer:
             self.unfinished.committed(events, self._states.known)
         self._on_commit(events, before)
 
-    def _fail_waiting(self, error: Unavailable | None = None) -> None:
+    def _fail_waiting(self, error: Unavailable) -> None:
         for queue in (self._inside, self._outside):
-            fail_all(queue, error or Unavailable())
+            fail_all(queue, error)
             queue.clear()

@@ -119,10 +119,10 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         """As it was when its status was looked at."""
         if signal := self._signals.get(service):
             return signal.problem or ""
-        return "; ".join(dict.fromkeys(self._known)) if service in self._names else ""
+        return "; ".join(self._known) if service in self._names else ""
 
     def _problems(self) -> list[str]:
-        problems = [problem for part in self._parts if (problem := part.problem)]
+        problems = list(dict.fromkeys(problem for part in self._parts if (problem := part.problem)))
         if problems != self._known:
             _log.warning("health.changed", serving=not problems, problems=problems)
             self._known = problems

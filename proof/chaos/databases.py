@@ -1,0 +1,131 @@
+"""A Postgres that answers, and will not do what it is asked, or not as it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+import asyncpg
+
+from proof.chaos.stage import Stage
+from stack.topology import DATABASES, PROJECTOR, SHOP_LOGS
+
+_TAKEN_SECONDS, _AT_ONCE = 4.0, 8
+_END_A_SESSION = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'shop\\_%' ORDER BY random() LIMIT 2
+"""
+
+
+async def view_locked(stage: Stage) -> None:
+    """An operator's session holds a view's table, and the server lets nobody wait for a lock for long."""
+    pids, views = _pids(stage), PROJECTOR.database
+    await _for_sessions(stage, [views], "SET lock_timeout = '300ms'")
+    async with stage.rig.connected(views) as connection, connection.transaction():
+        await connection.execute("SET LOCAL lock_timeout = 0")
+        await connection.execute("LOCK TABLE orders")
+        stage.say("the table of orders is locked")
+        await stage.go_on(3.0)
+    await _for_sessions(stage, [views], "RESET lock_timeout")
+    await stage.felt("cursor.stopped")
+    _nobody_gave_up(stage, pids)
+
+
+async def postgres_read_only(stage: Stage) -> None:
+    """Sessions are read-only, as on a server that a failover has made a replica; then new ones may write again."""
+    await _refused(stage, "SET default_transaction_read_only = on", "RESET default_transaction_read_only")
+
+
+async def postgres_refuses(stage: Stage) -> None:
+    """The databases accept no connections for a while."""
+    await _refused(stage, "ALLOW_CONNECTIONS false", "ALLOW_CONNECTIONS true")
+
+
+async def isolation(stage: Stage) -> None:
+    """The databases' transactions are stricter by default than is needed, under two replicas that race."""
+    pids = _pids(stage)
+    for level in ("repeatable read", "serializable"):
+        stage.say(f"transactions are {level} by default")
+        await _for_sessions(stage, DATABASES, f"SET default_transaction_isolation = '{level}'")
+        await stage.go_on(3.0)
+    for database in DATABASES:
+        await _execute(stage, f"ALTER DATABASE {database} RESET default_transaction_isolation")
+    _nobody_gave_up(stage, pids)
+
+
+async def connections_taken(stage: Stage) -> None:
+    """Somebody else takes every connection that Postgres has, and gives them back."""
+    pids = _pids(stage)
+    async with stage.rig.connected() as operator, AsyncExitStack() as taken:
+        while await _taken(stage, taken):
+            pass
+        stage.say("every connection to Postgres is taken")
+        ended = asyncio.get_running_loop().time() + _TAKEN_SECONDS
+        while asyncio.get_running_loop().time() < ended:
+            await operator.execute(_END_A_SESSION)
+            await _taken(stage, taken)
+    await stage.felt("writer.store_unavailable")
+    _nobody_gave_up(stage, pids)
+
+
+async def _taken(stage: Stage, taken: AsyncExitStack) -> bool:
+    """Takes some connections, if there are any left."""
+    more = [taken.enter_async_context(stage.rig.connected()) for _ in range(_AT_ONCE)]
+    refused = [error for error in await asyncio.gather(*more, return_exceptions=True) if error]
+    return not any(isinstance(error, asyncpg.TooManyConnectionsError) for error in refused)
+
+
+async def tables_renamed(stage: Stage) -> None:
+    """An operator renames a table of each database in turn, and back: programs find nothing where they look."""
+    pids = _pids(stage)
+    tables = dict(zip(SHOP_LOGS.values(), ("events", "checkpoints", "timers"), strict=True))
+    for database, table in {**tables, PROJECTOR.database: "orders"}.items():
+        stage.say(f"table {table} of {database} is renamed")
+        await _execute(stage, f"ALTER TABLE {table} RENAME TO {table}_away", database)
+        try:
+            await stage.go_on(1.5)
+        finally:
+            await _execute(stage, f"ALTER TABLE {table}_away RENAME TO {table}", database)
+        await stage.go_on(1.0)
+    await stage.felt("writer.store_unavailable")
+    _nobody_gave_up(stage, pids)
+
+
+async def _refused(stage: Stage, begin: str, end: str) -> None:
+    pids = _pids(stage)
+    stage.say(begin)
+    await _for_sessions(stage, DATABASES, begin)
+    try:
+        await stage.go_on(3.0)
+    finally:
+        stage.say(end)
+        for database in DATABASES:
+            await _execute(stage, f"ALTER DATABASE {database} {end}")
+    await stage.felt("writer.store_unavailable")
+    _nobody_gave_up(stage, pids)
+
+
+async def _for_sessions(stage: Stage, databases: Sequence[str], what: str) -> None:
+    """Changes databases, and ends the sessions that do not know of it."""
+    for database in databases:
+        await _execute(stage, f"ALTER DATABASE {database} {what}")
+        await _execute(
+            stage, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
+        )
+
+
+async def _execute(stage: Stage, statement: str, database: str = "postgres") -> None:
+    async with stage.rig.connected(database) as connection:
+        await connection.execute(statement)
+
+
+def _pids(stage: Stage) -> list[int]:
+    return [replica.pid for replica in stage.rig.all]
+
+
+def _nobody_gave_up(stage: Stage, pids: Sequence[int]) -> None:
+    """Complains of processes that have ended and of events that were set aside: an outage is waited for."""
+    if _pids(stage) != pids:
+        stage.complain("a process has ended for an outage")
+    if any('"dead_letter.parked"' in line for line in stage.rig.lines):
+        stage.complain("an event was set aside for an outage")
