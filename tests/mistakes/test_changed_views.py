@@ -217,6 +217,23 @@ async def test_a_view_that_is_changed_in_place_is_refused_and_one_that_is_declar
     assert not wrong
 
 
+async def test_the_list_of_sagas_changes_with_the_kernel() -> None:
+    declarations, table = MemoryDeclarations(), SAGA_INSTANCES.table
+    for columns in ({"saga_id": "text"}, {"saga_id": "text", "shown": "text"}, {"saga_id": "bigint"}):
+        with_list = [projection(), projection(SAGA_INSTANCES, name="stay_svc.sagas")]
+        handled = {"stay_svc.rooms": 12, "stay_svc.sagas": 12}
+        await System(with_list, handled, {**_COLUMNS, table: columns}).start(declarations)
+    assert [name for _, name in declarations.all] == ["stays"]
+
+
+async def test_of_a_view_in_several_versions_the_newest_is_kept_where_nothing_was_projected() -> None:
+    second = stays(version=2)
+    other: View[Any] = View("bills", lambda event, _message: event.stream.id, events=[BoolValue])
+    kept = projection(stays(), second, other)
+    await kept.checkpoint()
+    assert {view.table for view in kept.kept} == {second.table, other.table}
+
+
 async def test_a_column_that_goes_and_comes_again_is_new() -> None:
     declarations, less = MemoryDeclarations(), {"stays": {"stay_id": "text"}}
     for columns in (_COLUMNS, less):

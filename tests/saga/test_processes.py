@@ -165,15 +165,15 @@ def test_steps_that_have_answers_of_one_type_pick_their_own() -> None:
 def test_a_condition_is_asked_once_and_its_answer_is_in_the_log(needed: bool) -> None:
     asked = []
 
-    def when(_context: Any) -> bool:
-        asked.append(needed)
+    def when(context: Any) -> bool:
+        asked.append(context.attempt)
         return needed
 
     sagas = of(step(0), step(1, when=when), step(2))
     events = sagas.decide(after(sagas, BEGIN), reply("Done", 0))
     assert names(events) == ["SagaStepSucceeded", "Send1" if needed else "Send2"]
     instance = sagas.fold(events, after(sagas, BEGIN))
-    assert asked == [needed], "the fold asks nobody"
+    assert asked == [1], "the fold asks nobody"
     assert instance.steps[1] is (StepState.RUNNING if needed else StepState.LEFT_OUT)
 
 
