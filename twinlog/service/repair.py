@@ -117,10 +117,13 @@ async def _database(log: str, twin: Twin, pools: Mapping[str, Pool]) -> str:
                 for event in await PostgresLog(pool, log).read(state.first - 1, 1):
                     if message and event.event_id == event_id_of(message, state.first):
                         found.append(name)
+    names = {name: await name_of(pool) for name, pool in pools.items()}
+    if len(found) > 1:  # one of them was restored or imported beside another, and need not say its name yet
+        found = [name for name in found if names[name] in (log, "")]
+    elif not found:
+        found = [name for name in pools if names[name] == log]
     if len(found) != 1:
-        found = [name for name, pool in pools.items() if await name_of(pool) == log]
-    if len(found) != 1:
-        why = f"its database is not known; say which it is with --database: {', '.join(pools)}"
+        why = f"its database is not known; say which it is with --database: {', '.join(found or pools)}"
         raise Unrepairable(log=log, why=why)
     return found[0]
 
