@@ -223,6 +223,7 @@ async def test_a_cursor_waits_visibly_for_a_stream_that_is_filled_again(
         cursor = Cursor(twin, handler)
         async with following(cursor):
             await until(lambda: "ends with 3" in str(cursor.problem))
+            assert "`twinlog repair counters --dry-run` says why" in str(cursor.problem)
             await twin.publish(events[3:])
             await until(lambda: own.checkpoints["tests.counters"] == 5)
             assert cursor.problem is None

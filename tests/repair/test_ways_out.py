@@ -202,6 +202,22 @@ async def test_a_log_of_another_name_is_left_alone(site: Site) -> None:
     assert "nothing to repair" in (await site.repair(database=database))[1]
 
 
+async def test_a_database_that_was_restored_beside_the_broken_one_has_to_be_named(site: Site) -> None:
+    """The broken one agrees with the stream, and only it says its name."""
+    write = batch((counter("a"), 0, 20))
+    await append(site.log, write)
+    await append(site.other, replace(write, events=write.events[:12]))
+    await copied(site)
+    await site.log.pool.execute(
+        "INSERT INTO log_identity (installation, log) VALUES ('shop', $1)", site.log.name
+    )
+    with pytest.raises(Unrepairable, match="say which it is with --database"):
+        await site.repair(dry_run=True)
+    restored = str(await site.other.pool.fetchval("SELECT current_database()"))
+    code, said = await site.repair(dry_run=True, database=restored)
+    assert (code, f"lost events {site.log.name}/13 to 20" in said) == (MENDED, True), said
+
+
 async def test_a_trimmed_stream_does_not_bring_back_what_it_has_lost(site: Site) -> None:
     await grow(site.log, 20)
     await copied(site)

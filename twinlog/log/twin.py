@@ -67,7 +67,8 @@ class EventTooLarge(FailedPrecondition):
 
 
 class StreamBehind(Unavailable):
-    """Stream {stream} {why}, and {consumer} has handled event {position}: it waits for the stream to be restored."""
+    """Stream {stream} {why}, and {consumer} has handled event {position}: it waits for the stream to be restored. If
+    that lasts, `twinlog repair {stream} --dry-run` says why."""
 
     reason = "STREAM_BEHIND"
 

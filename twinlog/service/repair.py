@@ -117,13 +117,15 @@ async def _database(log: str, twin: Twin, pools: Mapping[str, Pool]) -> str:
                 for event in await PostgresLog(pool, log).read(state.first - 1, 1):
                     if message and event.event_id == event_id_of(message, state.first):
                         found.append(name)
+    names = {name: await name_of(pool) for name, pool in pools.items()}
+    if len(found) > 1:  # one of them was restored or imported beside another, and need not say its name yet
+        found = [name for name in found if names[name] in (log, "")]
+    elif not found:
+        found = [name for name in pools if names[name] == log]
     if len(found) != 1:
-        names = {name: await name_of(pool) for name, pool in pools.items()}
-        found = [name for name, known in names.items() if known == log]
-        if len(found) != 1:
-            there = ", ".join(f"{name} (log {known})" if known else name for name, known in names.items())
-            why = f"its database is not known; say which it is with --database: {there}"
-            raise Unrepairable(log=log, why=why)
+        there = ", ".join(f"{name} (log {names[name]})" if names[name] else name for name in found or pools)
+        why = f"its database is not known; say which it is with --database: {there}"
+        raise Unrepairable(log=log, why=why)
     return found[0]
 
 
