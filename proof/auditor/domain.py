@@ -30,7 +30,7 @@ class Shop(Domain):
 
     def judge(self, round: Round, findings: Findings) -> None:
         in_flight = {*round.in_flight, *self._unread(round.parked)}
-        excused: dict[str, str] = {}
+        excused = dict(round.excused)
         for of_consumer, one in round.discarded:
             says = f"{of_consumer.consumer} gave up {of_consumer.log}/{one.position}"
             excused |= dict.fromkeys({one.case} if one.case else self._unread([one]), says)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -149,6 +149,24 @@ async def test_what_fails_for_a_moment_after_others_were_answered_is_tried_again
     source, log = Source(), MemoryLog("own")
     async with replica(effects(Stumbling()), log) as handler:
         assert await handler.handle(source.add("a:1", "b:1"), 0) == 2
+
+
+@pytest.mark.parametrize(("beside", "parked"), [(Unavailable(), {}), (Refused("b:1"), {"a": [1]})])
+async def test_several_errors_in_one_are_an_outage_where_each_is(
+    beside: Exception, parked: dict[str, list[int]]
+) -> None:
+    """As a call that asks two places in a TaskGroup has them."""
+
+    async def ask_two(_event: StringValue, _attempt: Attempt) -> None:
+        raise ExceptionGroup("two", [ConnectionError("no route"), ExceptionGroup("more", [beside])])
+
+    rules: dict[Any, Any] = {StringValue: ask_two}
+    table = Effects("source", "tests", "mail", rules, first_wait=timedelta(), longest_wait=timedelta())
+    source, log = Source(), MemoryLog("own")
+    async with replica(table, log) as handler:
+        with suppress(ProviderDown):
+            await handler.handle(source.add("a:1"), 0)
+        assert positions(await handler.dead_letters()) == parked
 
 
 async def test_while_a_provider_is_known_to_be_down_a_new_event_costs_one_call_a_round() -> None:

@@ -25,7 +25,7 @@ from twinlog.log.ports import ReadRequest, Snapshot, StreamSlice, TimerChange
 from twinlog.model.errors import StreamUnreadable
 from twinlog.postgres import archiving
 from twinlog.postgres.archiving import ArchiveBusy, Archived, ArchiveDiffers, Rule, archive
-from twinlog.postgres.identity import identify
+from twinlog.postgres.identity import NotThatLog, identify
 from twinlog.postgres.log import PostgresLog
 from twinlog.service.archive import ArchiveOptions, archive_log
 from twinlog.testing.internals import RandomIds, SystemClock, open_log
@@ -325,6 +325,17 @@ async def test_a_place_is_noted_as_every_process_finds_it(
     assert await PostgresLog(site.log.pool, "counters").read(0, 100) == before
     [file, _] = [row[0] for row in await site.log.pool.fetch("SELECT file FROM archived_ranges ORDER BY 1")]
     assert file.startswith(f"file://{tmp_path}/past/counters-")
+
+
+async def test_a_log_of_another_name_is_not_archived(
+    site: Site, postgres_url: str, database: str, tmp_path: Path
+) -> None:
+    await two_streams(site)
+    await identify(site.log.pool, "mine", "", "counters")
+    asked = ArchiveOptions("orders", str(tmp_path), LATER, postgres_url, database, ("counter",), 10)
+    with pytest.raises(NotThatLog, match="holds log counters, not orders"):
+        await archive_log(asked, lambda _line: None)
+    assert await site.left() == list(range(1, 26))
 
 
 def test_what_would_end_with_the_command_is_no_archive(capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,7 +47,7 @@ from twinlog.postgres import importing
 from twinlog.postgres import log as log_module
 from twinlog.postgres.archiving import Rule, archive
 from twinlog.postgres.exporting import FileIsWhole, FileOfAnotherLog, export
-from twinlog.postgres.identity import ImportUnfinished, identify, identity
+from twinlog.postgres.identity import ImportUnfinished, NotThatLog, identify, identity
 from twinlog.postgres.importing import LogInUse, LogNotEmpty
 from twinlog.service import export as service
 from twinlog.service.export import Done, FileBusy, FileFails, NoSuchFile, Options, export_log, import_file
@@ -502,6 +502,15 @@ async def test_a_file_of_another_log_is_refused(site: Site) -> None:
     await identify(site.log.pool, "mine", "")
     with pytest.raises(FileOfAnotherLog, match="another installation"):
         await site.export()
+
+
+async def test_a_log_of_another_name_is_not_exported(site: Site) -> None:
+    await grow(site.log, 2)
+    await identify(site.log.pool, "mine", "", LOG)
+    with pytest.raises(NotThatLog, match="holds log counters, not orders"):
+        await site.export("orders")
+    assert not site.file.exists()
+    await site.export()
 
 
 async def test_a_log_that_has_lost_events_is_told(site: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -247,6 +248,22 @@ async def test_a_call_that_has_ended_in_the_core_and_not_yet_here_does_not_count
     await call
     acceptor._calls.clear()
     assert acceptor.waiting == 0
+    await acceptor.stop(0)
+
+
+@ahead
+@pytest.mark.parametrize(("takes_seconds", "asked"), [(0.0, 100), (1000.0, 1)])
+async def test_what_takes_the_core_long_is_asked_for_less_often(
+    takes_seconds: float, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks at every connection, and thousands of them would hold up all others."""
+    answers = [json.dumps({"server": {"data": {"callsStarted": "7"}}}).encode()] * 100
+    used = itertools.count(0.0, takes_seconds)
+    monkeypatch.setattr(accepting, "thread_time", lambda: next(used))
+    acceptor = accepting.Acceptor([])
+    monkeypatch.setattr(cygrpc, "channelz_get_server", lambda _id: answers.pop())
+    assert [acceptor.waiting for _ in range(100)] == [7] * 100
+    assert len(answers) == 100 - asked
     await acceptor.stop(0)
 
 

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from tests.kernel.batches import grow
 from tests.kernel.counter import ALARM, COUNTER, Ring, Set
 from tests.virtual_time import simulated
-from twinlog import Schema, Transaction, Writer
+from twinlog import Schema, StreamId, Transaction, Writer
 from twinlog.log.unfinished import UnfinishedWork
 from twinlog.model.errors import Overloaded
 from twinlog.testing import START, CountedIds, MemoryLog
@@ -359,6 +359,13 @@ def test_what_began_before_a_writer_watches_is_measured_from_there() -> None:
         watching.cancel()
 
     simulated(start())
+
+
+async def test_streams_of_two_aggregates_with_one_id_are_two_pieces_of_work() -> None:
+    unfinished = UnfinishedWork(MemoryLog("counters"), LoopClock())
+    begun = [unfinished.begin((aggregate, "a")) for aggregate in (COUNTER, ALARM, COUNTER)]
+    assert begun == [StreamId("counter", "a"), StreamId("alarm", "a"), None]
+    assert len(unfinished) == 2
 
 
 async def test_work_that_begins_anew_has_the_first_window() -> None:

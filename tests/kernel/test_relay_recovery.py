@@ -14,12 +14,13 @@ from tests.twin.damage import MemoryDamage
 from tests.twin.relaying import mirrored, running
 from tests.waiting import until
 from twinlog import Recorded, Unavailable
-from twinlog.log.twin import WrongLastSequence
+from twinlog.log.lineage import compare
+from twinlog.log.twin import TwinDamaged, WrongLastSequence
 from twinlog.testing import MemoryLog, MemoryTwin
-from twinlog.testing.internals import Relay, to_wire
+from twinlog.testing.internals import Relay, Twin, to_wire
 
 
-async def copied(log: MemoryLog, twin: MemoryTwin, count: int) -> None:
+async def copied(log: MemoryLog, twin: Twin, count: int) -> None:
     """Has a relay copy so many new events, and stop."""
     await grow(log, count)
     async with running(Relay(log, twin)):
@@ -47,6 +48,32 @@ async def test_a_foreign_message_never_stands_for_an_event_of_the_log(foreign: i
         relay.offer(events)  # which the stream refuses: its last sequence is another
         await refuses(relay)
         assert [await twin.message(5 + n) for n in range(1, foreign + 1)] == [b"someone else's"] * foreign
+
+
+@pytest.mark.parametrize("trimmed", [0, -1])
+async def test_a_first_event_that_is_lost_alone_is_put_back(trimmed: int) -> None:
+    class Untrimmed(MemoryLog):
+        async def trimmed(self) -> int:
+            return trimmed
+
+    log, damage = Untrimmed("counters"), MemoryDamage("counters")
+    twin = damage.twin()
+    await copied(log, twin, 3)
+    await damage.remove(1)
+    await copied(log, twin, 1)
+    assert await twin.message(1)
+
+
+async def test_an_event_whose_message_was_changed_is_no_event_of_another_history() -> None:
+    log, damage = MemoryLog("counters"), MemoryDamage("counters")
+    twin = damage.twin()
+    await copied(log, twin, 1)
+    [second, _] = await grow(log, 2)
+    changed = second.subject, to_wire(second._replace(payload=b"changed"))
+    for message in (changed, ("3.Other.-", b"someone else's")):
+        await damage.put(*message)
+        with pytest.raises(TwinDamaged):
+            await compare(log, twin, await twin.state())
 
 
 class Full(MemoryTwin):

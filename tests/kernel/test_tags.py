@@ -13,9 +13,11 @@ from shop.orders.v1 import events_pb2 as orders
 from shop.orders.v1.saga_mode_pb2 import SAGA_MODE_CHOREOGRAPHY, SAGA_MODE_ORCHESTRATION, SagaMode
 from shop.sagas.v1 import commands_pb2 as saga
 from tests.kernel.batches import recorded
-from twinlog import ConfigurationError, Policies
+from twinlog import Aggregate, ConfigurationError, Policies, Schema, Writer
+from twinlog.model.errors import StreamUnreadable
 from twinlog.model.routing import NO_ROUTING_KEY, has_routing_key
-from twinlog.testing.internals import routing_key_of
+from twinlog.testing import MemoryLog
+from twinlog.testing.internals import RandomIds, SystemClock, routing_key_of
 
 NEWER = cast("SagaMode.ValueType", 9)
 TAGGED = [
@@ -45,6 +47,23 @@ def test_an_event_without_such_a_field_has_none(event: Message) -> None:
 
 def test_a_value_that_a_newer_version_knows_is_its_number() -> None:
     assert routing_key_of(orders.OrderApproved(saga_mode=NEWER)) == "9"
+
+
+async def test_under_such_a_value_nothing_is_decided() -> None:
+    """The consumers of the newer version ask for its name, and would never hear of it."""
+    aggregate: Aggregate[int, SagaMode.ValueType] = Aggregate(
+        "order",
+        0,
+        lambda _, mode: [orders.OrderApproved(saga_mode=mode)],
+        lambda count, _: count + 1,
+        partition_key=lambda _: "one",
+    )
+    log = MemoryLog("orders")
+    async with Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds()) as writer:
+        with pytest.raises(StreamUnreadable, match="its routing key, 9, is unknown to this program"):
+            await writer.execute(lambda tx: tx.do(aggregate, "a", NEWER))
+        await writer.execute(lambda tx: tx.do(aggregate, "a", SAGA_MODE_CHOREOGRAPHY))
+    assert [event.routing_key for event in log.events] == ["SAGA_MODE_CHOREOGRAPHY"]
 
 
 @pytest.mark.parametrize(

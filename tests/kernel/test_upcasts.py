@@ -274,6 +274,17 @@ def test_whatever_an_upcaster_says_is_in_the_fingerprint_of_its_table() -> None:
     assert not other, "states would be made anew at each start"
 
 
+def test_the_code_of_a_library_is_not_in_the_fingerprint_of_a_table() -> None:
+    def fingerprint(release: int) -> str:
+        library: dict[str, Any] = {"__name__": "library"}
+        exec(f"def rounded(value): return value // {release}", library)
+        domain = {"Int64Value": Int64Value, "rounded": library["rounded"], "__name__": "domain"}
+        by = eval("lambda old: Int64Value(value=rounded(old.value))", domain)
+        return Schema([Upcast.rename(Int32Value, Int64Value, by=by)]).fingerprint
+
+    assert fingerprint(1) == fingerprint(2), "each release of it would have snapshots made anew"
+
+
 def test_types_of_one_short_name_are_all_sent() -> None:
     schema = Schema(
         [

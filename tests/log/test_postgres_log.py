@@ -438,6 +438,33 @@ async def test_a_replica_that_commits_wait_for_is_told(own_postgres: EmbeddedPos
         assert await waiting == Appended(1)
 
 
+async def test_a_start_waits_for_a_standby_to_be_promoted(own_postgres: EmbeddedPostgres) -> None:
+    """Also where transactions are serializable by default, which a standby refuses before it reads anything."""
+    async with open_log(own_postgres.url, "counters", "counters"):
+        pass
+    isolation = "default_transaction_isolation"
+    await servers.execute(own_postgres.url, f"ALTER SYSTEM SET {isolation} = serializable")
+    await own_postgres.stop()
+    (own_postgres.folder / "data" / "standby.signal").touch()
+    await own_postgres.start()
+
+    async def started() -> object:
+        async with open_log(own_postgres.url, "counters", "counters") as log:
+            return await log.append(batch((counter("a"), 0, 1)))
+
+    with capture_logs() as said:
+        starting = asyncio.create_task(started())
+        await until(lambda: bool(said))
+        operator = await asyncpg.connect(
+            f"{own_postgres.url}/postgres", server_settings={isolation: "read committed"}
+        )
+        await operator.execute("SELECT pg_promote()")
+        await operator.close()
+        async with asyncio.timeout(60):
+            assert await starting == Appended(1)
+    assert "hot standby" in said[0]["why"]
+
+
 async def append_to(log: PostgresLog, name: str) -> object:
     return await log.append(batch((counter(name), 0, 1)))
 

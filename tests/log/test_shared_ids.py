@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,9 +10,12 @@ import pytest
 from tests.kernel.batches import append, batch, new_event
 from tests.kernel.counter import ALARM, COUNTER, Add, Alarm, Count, Set
 from tests.kernel.test_writer import writing
+from tests.waiting import until
 from twinlog import Log, StreamId, Transaction
 from twinlog.log.ports import Conflict, ReadRequest, TimerChange
+from twinlog.log.snapshots import EVERY, Snapshots
 from twinlog.log.timers import Timers
+from twinlog.log.transaction import Entry
 from twinlog.testing.internals import Snapshot, SystemClock
 
 ID = "one-id"
@@ -42,6 +46,22 @@ async def test_timers_and_snapshots_are_of_one_stream(log: Log) -> None:
     found = await log.load([ReadRequest(B, schema="schema"), ReadRequest(A, schema="schema")])
     assert [slice.snapshot and slice.snapshot.state for slice in found] == [b'"b"', b'"a"']
     assert [len(slice.events) for slice in found] == [0, 1]
+
+
+async def test_both_are_saved_that_are_due_together(log: Log) -> None:
+    streams = {StreamId(of.name, ID): of for of in (COUNTER, ALARM)}
+    await append(log, batch(*((stream, 0, EVERY) for stream in streams)))
+    saving = Snapshots(log)
+    saving.offer_all({stream: Entry(of, of.initial, EVERY, EVERY, 0) for stream, of in streams.items()})
+    wanted = [ReadRequest(stream, schema=saving.schema(of)) for stream, of in streams.items()]
+
+    async def both() -> bool:
+        return all([slice.snapshot for slice in await log.load(wanted)])
+
+    task = asyncio.create_task(saving.run())
+    await until(both)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.mark.parametrize("cold", [False, True], ids=["remembered", "read again"])

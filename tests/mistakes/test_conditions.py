@@ -78,6 +78,7 @@ _NOT_AT_A_START = {
     "log.log_file:zstd": "twinlog export and import",
     "postgres.added:refused": "what somebody added to a table shows when rows are stored",
     "postgres.added:retyped": "what somebody made of a column shows when a row fails",
+    "postgres.identity:identity": "twinlog repair, export and archive",
     "postgres.repair:_as_the_owner": "twinlog repair",
     "postgres.named_queries:named": "a problem of the consumer in health, at its first row",
     "postgres.view_writer:_other_columns": "the same, of a column",

@@ -15,6 +15,7 @@ from tests.kernel.batches import grow
 from tests.virtual_time import in_virtual_time
 from tests.waiting import until
 from twinlog import Unavailable
+from twinlog.jetstream.client import Answers
 from twinlog.jetstream.hints import APART_SECONDS
 from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.rpc import freshness
@@ -298,3 +299,60 @@ async def test_a_malformed_message_in_a_delivery_ends_no_connection(
         await twin.publish(await grow(log, 3))
         assert [event.position for event in await take(delivery, 3)] == [1, 2, 3]
     assert (await twin.state()).last == 3
+
+
+NO_ANSWERS = [
+    b"",
+    b"junk",
+    b"[]",
+    b"null",
+    b"7",
+    b'{"error": 7}',
+    b'{"error": null}',
+    b"\xff",
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize(
+    "data", [*NO_ANSWERS, b"{}", b'{"config": 1, "state": 2}'], ids=lambda data: repr(data[:30])
+)
+async def test_a_forged_answer_about_a_stream_is_an_outage(
+    nats: NatsClient, stream: str, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come before the server's own: that ends no process, not even at its start."""
+    twin = JetStreamTwin(nats, stream)
+    await twin.create(1)
+    answered = nats.request
+
+    async def forged(subject: str, *args: Any, **kwargs: Any) -> Msg:
+        return Msg(nats, subject, "", data)
+
+    monkeypatch.setattr(nats, "request", forged)
+    with pytest.raises(Unavailable):
+        await twin.state()
+    monkeypatch.setattr(nats, "request", answered)
+    assert (await twin.state()).last == 0
+
+
+@pytest.mark.parametrize("data", NO_ANSWERS, ids=lambda data: repr(data[:30]))
+async def test_a_forged_answer_to_an_event_is_an_outage(
+    nats: NatsClient, stream: str, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin, log = JetStreamTwin(nats, stream), MemoryLog(stream)
+    await twin.create(1)
+    events, published = await grow(log, 3), nats.publish_all
+
+    async def forged(messages: Any, timeout_seconds: float) -> Answers:
+        await published(messages, timeout_seconds)
+        return Answers(data, data)
+
+    monkeypatch.setattr(nats, "publish_all", forged)
+    with pytest.raises(Unavailable):
+        await twin.publish(events)
+    monkeypatch.setattr(nats, "publish_all", published)
+    relay = Relay(log, twin)
+    relaying = asyncio.create_task(relay.run())
+    await until(lambda: relay.position == 3)
+    relaying.cancel()
+    await asyncio.gather(relaying, return_exceptions=True)

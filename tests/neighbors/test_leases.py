@@ -157,6 +157,43 @@ def test_who_stands_by_for_longer_than_the_length_says_so_once_and_is_healthy() 
     simulated(stands_by())
 
 
+class Locked(PostgresLease):
+    """A lease in a table that somebody locks."""
+
+    def __init__(self) -> None:
+        super().__init__(cast(Any, None), "work", "me", seconds=SECONDS)
+        self.free = asyncio.Event()
+        self.free.set()
+
+    async def take_row(self, name: str, holder: str, seconds: float) -> Answer:
+        await self.free.wait()
+        return Answer(True, LeaseRow("me", START))
+
+    async def give_up_row(self, name: str, holder: str) -> None:
+        pass
+
+
+def test_a_lease_without_an_answer_for_its_length_says_so_once_and_ends_no_work() -> None:
+    async def waits() -> None:
+        lease = Locked()
+        with capture_logs() as said:
+            async with holding(lease) as has_it:
+                await has_it.wait()
+                lease.free.clear()
+                await asyncio.sleep(SECONDS)
+                assert lease.problem is None
+                await asyncio.sleep(20 * SECONDS)
+                assert str(lease.problem).startswith(
+                    "lease work: no answer for 0.6 s; somebody may hold a lock"
+                )
+                lease.free.set()
+                await asyncio.sleep(0)
+                await until(lambda: lease.problem is None)
+        assert [line["event"] for line in said] == ["lease.unconfirmed", "lease.confirmed"]
+
+    simulated(waits())
+
+
 async def test_a_lease_that_the_database_refuses_shows_and_ends_no_work(log: PostgresLog) -> None:
     """Somebody has added a constraint: that is no reason to end the process, again and again."""
     lease = PostgresLease(log.pool, "work", "me", seconds=SECONDS)

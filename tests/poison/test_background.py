@@ -25,6 +25,7 @@ from twinlog.log.system import StoreClock
 from twinlog.log.transaction import Entry
 from twinlog.log.twin import TwinDamaged
 from twinlog.model.errors import StreamUnreadable
+from twinlog.rpc import read_model
 from twinlog.testing import START, MemoryLog, MemoryTwin
 from twinlog.testing.internals import RandomIds, Snapshot, SystemClock
 
@@ -60,18 +61,22 @@ def task_of(kind: str, port: Any) -> Coroutine[Any, Any, None]:
             return Heads("counters", port, interval_seconds=0.001).run()
         case "clock":
             return StoreClock(port.time, SystemClock()).run()
+        case "changes of views":
+            return read_model._forget(port, 1.0)
     return Lineage(port, MemoryTwin("counters")).run()
 
 
 @pytest.mark.parametrize("error", [*ERRORS, TwinDamaged(stream="counters", damage="it is", remedy="mend it")])
 @pytest.mark.parametrize(
-    ("kind", "answer"), [("requests", 0), ("heads", None), ("clock", START), ("lineage", 0)]
+    ("kind", "answer"),
+    [("requests", 0), ("heads", None), ("clock", START), ("lineage", 0), ("changes of views", None)],
 )
 async def test_no_task_of_a_service_ends_for_what_its_port_raises(
     kind: str, answer: object, error: Exception, monkeypatch: pytest.MonkeyPatch, lines: list[EventDict]
 ) -> None:
     """It goes on by itself; a defect is logged once, with its traceback."""
     monkeypatch.setattr(system, "MEASURE_EVERY_SECONDS", 0.001)
+    monkeypatch.setattr(read_model, "_FORGET_EVERY_SECONDS", 0.001)
     port = Breaks(error, answer)
     running = asyncio.create_task(task_of(kind, port))
     await until(lambda: port.asked > 0 or running.done())

@@ -106,6 +106,20 @@ async def test_neighbors_in_a_batch_notice_nothing(
     assert len(log.streams[BAD]) == version, "nothing was appended to it"
 
 
+async def test_a_stream_of_another_aggregate_with_the_same_id_notices_nothing(log: MemoryLog) -> None:
+    namesake = patched(COUNTER, name="namesake")
+    async with writing(log) as writer:
+        await told(writer, add("bad"), add("bad"))
+        await poison(log, BAD, unknown_type())
+    async with writing(log) as writer:
+        for number in (1, 2):
+            failed, good = await told(writer, add("bad"), add("bad", 5, namesake))
+            assert (type(failed), good) == (StreamUnreadable, Count(5 * number, number))
+    async with writing(log) as writer:
+        await told(writer, add("bad"))
+        assert await told(writer, add("bad", 5, namesake)) == [Count(15, 3)], "read after the other one"
+
+
 async def test_an_evolve_that_forgets_an_event_begins_no_stream_anew(log: MemoryLog) -> None:
     """As a match without a line for what a newer version writes: those behind it were folded from the beginning."""
 

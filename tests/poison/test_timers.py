@@ -188,15 +188,16 @@ async def test_while_they_wait_they_are_not_read_at_every_look(log: MemoryLog) -
     assert noted.looks == [200, 200, 200, 200, 100, 100, 100]
 
 
+@pytest.mark.parametrize("apart", [timedelta(milliseconds=1), timedelta()], ids=["one by one", "at once"])
 @in_virtual_time
 async def test_very_many_that_wait_are_few_in_memory_in_the_logs_and_at_each_look(
-    lines: list[EventDict], monkeypatch: pytest.MonkeyPatch
+    lines: list[EventDict], monkeypatch: pytest.MonkeyPatch, apart: timedelta
 ) -> None:
     monkeypatch.setattr(timers_module, "_REMEMBERED", 100)
     noted, clock, many = Noted(), ManualClock(LATER), 5_050
     for number in range(many):
         gone = StreamId("gone", f"{number:04}")
-        noted.timers[gone] = Timer(gone, 1, START + timedelta(milliseconds=number))
+        noted.timers[gone] = Timer(gone, 1, START + number * apart)
     async with writing(noted, clock) as writer:
         timers = Timers(noted, writer, [ALARM], clock=clock, actor="tests")
         await set_alarms(writer, "first", due=LATER)
@@ -343,3 +344,31 @@ async def test_whatever_goes_wrong_timers_go_on(
         assert not running.done()
         running.cancel()
     assert [line["event"] for line in lines if line["event"].startswith("timers.s")] == ["timers.stopped"]
+
+
+class Silent(MemoryLog):
+    """A log whose table of timers somebody locks."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.free = asyncio.Event()
+
+    async def due(self, now: datetime, limit: int, after: Timer | None = None) -> Any:
+        await self.free.wait()
+        return await super().due(now, limit, after)
+
+
+@in_virtual_time
+async def test_a_store_that_does_not_tell_what_is_due_shows_before_its_statement_is_given_up() -> None:
+    clock, silent = ManualClock(LATER), Silent("alarms")
+    async with writing(silent, clock) as writer:
+        timers = Timers(silent, writer, [ALARM], clock=clock, actor="tests")
+        running = asyncio.create_task(timers.run())
+        await asyncio.sleep(4)
+        assert timers.problem is None
+        await asyncio.sleep(2)
+        assert str(timers.problem).startswith("log alarms has not told for 5 s which timers are due")
+        silent.free.set()
+        await until(lambda: timers.problem is None)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -6,6 +6,7 @@ import asyncio
 import tracemalloc
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
@@ -153,6 +154,27 @@ def test_what_is_read_next_is_compared_with_what_was_read() -> None:
     ]
     assert [*builds._pairs({}, {"stays": second})] == [("p.stays", "p.stays@2.orders", False)]
     assert [*builds._pairs({"stays": second._replace(dropped=True, number=4)}, {"stays": third})] == []
+
+
+def test_in_place_of_a_version_that_is_not_declared_the_one_is_read_that_was_left_last() -> None:
+    declared = Declared("stays", cast(Any, None), {1: cast(Any, None)})
+    builds = ViewBuilds(lambda _projection, _share: pytest.fail(), lambda _consumer: None)
+    builds.declared["stays"] = declared
+    home = declared.home(1)._replace(live=False, live_until=START)
+    left = home._replace(number=2, home=False, live_until=START + timedelta(seconds=1))
+    newer = left._replace(number=3, version=2, live=True, live_until=None)
+    later = START + timedelta(seconds=9)
+    others = [
+        left._replace(number=4, dropped=True, live_until=later),
+        left._replace(number=5, live_until=None),
+        left._replace(number=6, version=3, live_until=later),
+        left._replace(view="another", number=7, live_until=later),
+    ]
+    every = [home, left, newer, *others]
+    assert builds._readable(newer, every, {}) == left
+    assert builds._readable(newer, every, {"stays": home}) == home, "what this process reads already"
+    assert builds._readable(newer, [newer, *others], {}) == newer
+    assert builds._readable(left, every, {}) == left
 
 
 async def test_what_is_set_aside_and_cannot_be_read_may_have_been_shown() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
@@ -25,7 +26,8 @@ from tests.e2e.client import PATIENCE, Client, connect, refusal
 from tests.waiting import until
 from twinlog.dev import EmbeddedPostgres
 from twinlog.service.repair import LEFT, Options, repair
-from twinlog.testing.internals import database_url, open_pool
+from twinlog.testing.internals import JetStreamTwin, database_url, open_pool
+from twinlog.testing.internals import connect as connect_to_nats
 
 LOGS = {
     "orders": "shop_orders",
@@ -134,6 +136,56 @@ async def test_a_restore_in_place_of_each_database(client: Client, spoken: list[
         assert await _heads(client) >= before
     await _trade(client, customer)
     await _clean(client)
+
+
+@pytest.mark.parametrize("log", ["orders", "customers", "sagas"])
+async def test_what_neither_log_nor_stream_has_is_given_up(client: Client, log: str) -> None:
+    """Its stream was deleted, and the log has other events in the place of some that others have handled."""
+    customer = await client.customer("1000")
+    await _clean(client)
+    head = await client.head(log)
+    for mode in MODES:
+        await client.order(customer, "1", mode)
+    await client.customer("5")
+    await _clean(client)
+    lost = await client.head(log)
+    async with client.database(log) as connection, connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        await connection.execute("DELETE FROM events WHERE position > $1", head)
+        await connection.execute("UPDATE log_head SET position = $1", head)
+    nats = await connect_to_nats(client.shop.nats_url, "tests")
+    await JetStreamTwin(nats, log).delete()
+    await nats.close()
+    await client.customer("7")
+    pending = [await client.create(customer, "1", mode) for mode in MODES]
+    asked = Options(log, client.shop.postgres_url, client.shop.nats_url)
+
+    async def would_give_up() -> bool:
+        said: list[str] = []
+        return await repair(asked, said.append) == LEFT and "give them up with --give-up" in said[-1]
+
+    await until(would_give_up)
+    said = await _done(asked._replace(give_up=True))
+    assert f" to {lost}, the log notes from " in said
+    await until(lambda: _made_again(client), seconds=180)
+    for order in pending:
+        await client.watch(order.order_id, order.consistency_token)
+    for mode in MODES:
+        await client.order(customer, "1", mode)
+    await _clean(client)
+    assert "nothing to repair" in await _would_do(client, log)
+
+
+async def _made_again(client: Client) -> bool:
+    """Follows an audit, which names views that show what is gone, and nothing else; gives whether they are right."""
+    report = await audit(client.shop.postgres_url, client.shop.nats_url, wait_seconds=10)
+    assert {violation.check for violation in report.violations} <= {"view row equals fold"}, report.violations
+    for command in {violation.remedy for violation in report.violations}:
+        database, statements = re.findall(r'^psql (\S+) -1 -c "(.*)"', command)[0]
+        service = "projector" if database == LOGS["projector"] else "saga_orchestrator"
+        async with client.without(service):
+            await servers.execute(client.shop.postgres_url, statements, database)
+    return not report.violations
 
 
 async def _refuses(client: Client, log: str, customer: str) -> None:

@@ -327,6 +327,12 @@ def test_a_stream_that_went_another_way_is_given_up_from_there_on() -> None:
     assert (list(made.given_up), [one.stream.id for one in made.kept]) == (ours[:2], ["b"])
 
 
+def test_one_of_another_aggregate_with_the_same_id_is_not_given_up_with_it() -> None:
+    ours = [event(4, "a", 2), event(5, "a", 1, type="alarm")]
+    made = plan(ours, [event(4, "a", 2)], {StreamId("counter", "a"): 1}, {})
+    assert (list(made.given_up), [one.event_id for one in made.kept]) == (ours[:1], [ours[1].event_id])
+
+
 def test_an_event_that_was_recorded_twice_stays_once() -> None:
     theirs = [event(4, "a", 2), event(5, "b", 1)]
     ours = [theirs[1]._replace(position=4)]

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from nats.js.api import DiscardPolicy
 
 from tests.files.test_archive import LATER
 from tests.kernel.batches import METADATA, append, batch, counter, grow
-from tests.repair.site import Site, copied
+from tests.repair.site import Site, copied, wrong_with
 from tests.twin.relaying import mirrored, running
 from tests.waiting import until
 from twinlog import Recorded
-from twinlog.log.repair import Unrepairable
+from twinlog.log.repair import GivenUp, Unrepairable
 from twinlog.postgres.archiving import Rule, archive
-from twinlog.postgres.identity import identify
+from twinlog.postgres.identity import NotThatLog, identify
 from twinlog.service.repair import LEFT, MENDED, NOTHING, Options, repair
 from twinlog.testing.internals import (
     Batch,
     JetStreamTwin,
     NatsClient,
+    RandomIds,
     Relay,
     open_log,
 )
@@ -130,8 +133,41 @@ async def test_a_stream_that_was_deleted_although_it_held_the_only_copy(site: Si
     assert await site.other.checkpoint(f"other.{site.log.name}") == 20
     assert (await site.repair(give_up=True))[0] == MENDED
     assert await site.other.checkpoint(f"other.{site.log.name}") <= 12
+    assert [span for span, _ in await site.log.given_up()] == [GivenUp(13, 20)] * 8
+    assert (await site.log.head(), await wrong_with(site)) == (20, [])
     await copied(site)
     assert "nothing to repair" in (await site.repair())[1]
+
+
+async def test_consumers_go_back_to_what_was_there_before_what_is_gone(site: Site) -> None:
+    """The log has other events in its place, and no consumer stands at one that both had."""
+    start, ids = batch().recorded_at, RandomIds()
+
+    async def add(name: str, count: int, minutes: int) -> None:
+        write = batch((counter(name), 0, count))
+        at = start + timedelta(minutes=minutes)
+        events = [e._replace(event_id=id_at(at, ids)) for e in write.events]
+        await append(site.log, replace(write, events=events, recorded_at=at))
+
+    await add("a", 12, 0)
+    await add("b", 8, 1)
+    await copied(site)
+    await site.consume((await site.log.read(19, 1))[0])
+    await site.cut(12)
+    await site.twin.delete()
+    await add("c", 5, 2)
+    await copied(site)
+    code, said = await site.repair(give_up=True)
+    assert (code, "It goes back to 12;" in said) == (MENDED, True), said
+    assert [span for span, _ in await site.log.given_up()] == [GivenUp(13, 20)] * 3
+    assert (await site.log.head(), await wrong_with(site)) == (20, [])
+    await copied(site)
+    assert "nothing to repair" in (await site.repair())[1]
+
+
+def id_at(at: datetime, ids: RandomIds) -> UUID:
+    """An id that was made at a time."""
+    return UUID(int=int(at.timestamp() * 1_000) << 80 | ids.uuid7().int & (1 << 80) - 1)
 
 
 async def test_a_database_that_was_made_anew_is_known_by_the_name_of_its_log(site: Site) -> None:
@@ -149,6 +185,21 @@ async def test_a_database_that_was_made_anew_is_known_by_the_name_of_its_log(sit
     assert [event.event_id for event in await site.log.read(0, 100)] == [event.event_id for event in events]
     await copied(site)
     assert "nothing to repair" in (await site.repair())[1]
+
+
+async def test_a_log_of_another_name_is_left_alone(site: Site) -> None:
+    await grow(site.log, 20)
+    await copied(site)
+    await site.log.pool.execute(
+        "INSERT INTO log_identity (installation, log) VALUES ('shop', $1)", site.log.name
+    )
+    database = await site.log.pool.fetchval("SELECT current_database()")
+    asked = Options("odrers", site.postgres_url, site.nats_url)
+    with pytest.raises(Unrepairable, match=rf"{database} \(log {site.log.name}\)"):
+        await repair(asked, print)
+    with pytest.raises(NotThatLog, match=f"holds log {site.log.name}, not odrers"):
+        await repair(asked._replace(database=database), print)
+    assert "nothing to repair" in (await site.repair(database=database))[1]
 
 
 async def test_a_trimmed_stream_does_not_bring_back_what_it_has_lost(site: Site) -> None:

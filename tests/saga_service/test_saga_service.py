@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -226,6 +227,27 @@ async def test_a_request_id_gets_the_first_answer_and_a_dry_run_uses_none_up() -
         assert await at.sagas.AbortSagas(request) == first
         again = pb.AbortSagasRequest(selection=request.selection, reason="a typo")
         assert (await refused(at.sagas.AbortSagas(again))).code() == grpc.StatusCode.FAILED_PRECONDITION
+
+
+@pytest.mark.parametrize("by", ["saga_id", "subject"])
+async def test_a_request_id_gets_the_first_answer_in_whatever_letter_case_ids_are(by: str) -> None:
+    async with desk() as at:
+        id, subject = new_id(), new_id()
+        await at.begin(id, subject)
+        await at.listed()
+
+        async def abort(spelled: Callable[[str], str]) -> pb.AbortSagasResponse:
+            chosen = pb.SagaSelection(saga_id=spelled(id))
+            if by == "subject":
+                chosen = pb.SagaSelection(filter=pb.SagaFilter(subject=spelled(subject)))
+            request = pb.AbortSagasRequest(request_id=spelled(request_id), selection=chosen, reason="a typo")
+            response: pb.AbortSagasResponse = await at.sagas.AbortSagas(request)
+            return response
+
+        request_id = new_id()
+        first = await abort(str.upper)
+        assert first.applied == 1
+        assert await abort(str.lower) == first == await abort(str.upper)
 
 
 @pytest.mark.parametrize(

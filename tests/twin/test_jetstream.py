@@ -281,6 +281,25 @@ async def test_what_a_server_turns_out_to_lack_is_told_whoever_asks(
             await ask
 
 
+async def test_a_server_that_comes_back_without_jetstream_is_told(own_nats: EmbeddedNats) -> None:
+    client = await jetstream.connect(own_nats.url, "tests")
+    twin = JetStreamTwin(client, "orders")
+    await twin.create(1)
+    await own_nats.stop()
+    own_nats.extra = "jetstream: false"
+    await own_nats.start()
+    await until(lambda: client.is_connected)
+    for ask in (
+        twin.state(),
+        twin.message(1),
+        twin.create(1),
+        jetstream_api.update_stream(client, "orders", {}),
+    ):
+        with pytest.raises(WrongSetting, match=r"^NATS_URL: this nats-server runs without JetStream"):
+            await ask
+    await jetstream.close(client)
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -409,6 +428,32 @@ async def test_what_is_stored_under_another_subject_is_put_right(
         await until(lambda: is_found(nats, f"{twin.name}.*.Int64Value.*", 6))
         await mirrored(log, twin)
         assert relay.problem is None
+
+
+@pytest.mark.parametrize("retention", [api.RetentionPolicy.WORK_QUEUE, api.RetentionPolicy.INTEREST])
+async def test_a_stream_that_keeps_nothing_for_who_only_reads_is_made_anew(
+    nats: NatsClient, twin: JetStreamTwin, retention: api.RetentionPolicy
+) -> None:
+    await nats.jsm().add_stream(name=twin.name, subjects=[f"{twin.name}.*.*.*"], retention=retention)
+    log = MemoryLog(twin.name)
+    await grow(log, 3)
+    async with running(Relay(log, JetStreamTwin(nats, twin.name))):
+        await mirrored(log, twin)
+        async with twin.deliver(0) as delivery:
+            assert [event.position for event in await delivery.next(10)] == [1, 2, 3]
+
+
+async def test_a_stream_that_takes_the_subjects_of_a_log_is_told_with_the_way_out(
+    nats: NatsClient, twin: JetStreamTwin
+) -> None:
+    await nats.jsm().add_stream(name=f"{twin.name}-others", subjects=[f"{twin.name}.>"])
+    try:
+        with pytest.raises(
+            WrongSetting, match=r"^NATS_URL: another stream of this account takes the subjects"
+        ):
+            await twin.create(1)
+    finally:
+        await nats.jsm().delete_stream(f"{twin.name}-others")
 
 
 async def is_found(nats: NatsClient, subject: str, sequence: int) -> bool:

@@ -18,7 +18,8 @@ from shop.queries.v1.order_query_service_pb2 import Order, WatchOrderRequest, Wa
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
 from tests.kernel.edge import NAME, Client, Edge, detail, rich, serving
 from tests.waiting import until
-from tests.watches.board import CONSUMERS, Board, Watcher
+from tests.watches.board import CONSUMERS, Board, Piece, Watcher
+from twinlog.log.view_store import ViewMoment
 from twinlog.rpc import Change, Context
 from twinlog.rpc.watcher import MOST_WAITING
 from twinlog.testing import MemoryViews
@@ -155,6 +156,30 @@ async def test_a_slow_watcher_is_cut_off_and_goes_on_from_its_token() -> None:
         )
         assert (await again.read()).order.version == board.version
         again.cancel()
+
+
+async def test_one_whose_first_rows_cannot_be_read_fails_alone() -> None:
+    """Those who came with it, or were there, notice nothing."""
+
+    async def broken(_moment: ViewMoment) -> Sequence[Piece]:
+        raise LookupError("a defect")
+
+    board = Board(MemoryViews())
+    before, beside, after = [Watcher("red") for _ in range(3)]
+    async with asyncio.timeout(60), board.running() as watches:
+        before.connect(watches)
+        await board.settled()
+        beside.connect(watches)
+        failing = asyncio.ensure_future(anext(watches.many({"color": "red"}, "", broken)))
+        after.connect(watches)
+        with pytest.raises(LookupError):
+            await failing
+        await board.settled()
+        await board.write(LEFT, ("a", "red"))
+        await board.settled()
+        for watcher in (before, beside, after):
+            assert [*watcher.held] == ["a"]
+            await watcher.disconnect()
 
 
 async def test_a_watcher_that_is_cut_off_holds_up_nobody() -> None:

@@ -17,7 +17,7 @@ the last event that concerns it, no event is parked, and the domain waits for no
 on their states is not judged.
 
 **Parked events** are in flight, and so are their cases; a view is compared without them. A *discarded* event excuses
-what it leaves open, which is noted, as what an operator skipped is.
+what it leaves open, which is noted, as what an operator skipped is; and so do events that a repair gave up.
 
 Each database is read in one REPEATABLE READ transaction, each log up to the head in it. A twin's figures are read
 before the heads, and checkpoints are compared with heads read after them, so that neither can seem ahead in a running
@@ -122,8 +122,9 @@ class Auditor:
                 logs = {reading.of.log: reading.log for reading in self._readings}
                 for of, dead_letters in zip(self._system.logs, self._dead_letter_audits, strict=True):
                     await dead_letters.read(databases[of.database], logs)
+                gone = {log: await each.given_up() for log, each in logs.items()}
                 for reading in self._readings:
-                    await reading.read(databases, heads, seen)
+                    await reading.read(databases, heads, seen, gone)
                 for reading in self._readings:
                     await self._judge(reading, databases, heads, found)
             self._judge_checkpoints(databases, heads, found)
@@ -247,6 +248,7 @@ class Auditor:
             due={stream: due for each in self._readings for stream, due in each.history.due.items()},
             state=self._state,
             checked=self._checked,
+            excused={case: why for each in self._readings for case, why in each.excused.items() if case},
         )
         self._domain.judge(around, found)
 

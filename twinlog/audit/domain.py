@@ -39,6 +39,9 @@ class Round(NamedTuple):
     """The state of a stream; None where it has no events."""
     checked: Counter[str]
     """How many were compared, by kind; add to it."""
+    excused: Mapping[str, str] = {}
+    """The cases that go on without events which a repair gave up, each with the events in words. What they leave open
+    is to be noted, and is no violation."""
 
 
 class Domain:

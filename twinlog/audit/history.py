@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from twinlog.audit.report import Findings
 from twinlog.audit.twins import span
 from twinlog.log.ports import Timer
+from twinlog.log.repair import GIVEN_UP
 from twinlog.log.snapshots import StateCodec, snapshot_schema
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.errors import UndecodableEvent, UnknownEventType, defect, named
@@ -88,7 +89,7 @@ class HistoryAudit:
         self._database = database
         self._aggregates = {aggregate.name: aggregate for aggregate in aggregates}
         self._codecs = {aggregate.name: StateCodec(aggregate) for aggregate in aggregates}
-        self._undeclared: set[str] = set()
+        self._undeclared = {GIVEN_UP}
         self._schema = schema
         self.due: dict[StreamId, datetime] = {}
         """When each stream that waits for a time is due."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import pairwise
 
 from google.protobuf.message import Message
@@ -21,6 +22,7 @@ from twinlog.audit.views import UNREAD, RowsAudit
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.jetstream.client import NatsClient
 from twinlog.log.installation import Identity
+from twinlog.log.repair import GivenUp
 from twinlog.model.errors import UndecodableEvent, UnknownEventType, named
 from twinlog.model.event import Recorded, StreamId
 from twinlog.model.schema import Schema
@@ -36,6 +38,10 @@ _LOW = 2**64 - 1
 IDS = "event ids unique"
 CAUSES = "causes exist"
 ARCHIVED = "archived events are known to their streams"
+
+
+GoneEvents = Sequence[tuple[GivenUp, datetime]]
+"""What repairs gave up of a log, and when."""
 
 
 class Reading:
@@ -67,6 +73,9 @@ class Reading:
         self._told: set[str] = set()
         self._early: deque[tuple[str, int, str]] = deque()
         """Effects of causes beyond what was read of the cause's log: that log, the cause's position, the case."""
+        self._gone: Mapping[str, GoneEvents] = {}
+        self.excused: dict[str, str] = {}
+        """What a repair gave up, by the case that goes on without."""
 
     def in_flight(self) -> Iterator[str]:
         """The cases that this log's events show to be in flight."""
@@ -80,12 +89,18 @@ class Reading:
         self.twin.trimmed = await self.log.trimmed()
 
     async def read(
-        self, databases: Mapping[str, DatabaseSnapshot], heads: Mapping[str, int], seen: Mapping[str, int]
+        self,
+        databases: Mapping[str, DatabaseSnapshot],
+        heads: Mapping[str, int],
+        seen: Mapping[str, int],
+        gone: Mapping[str, GoneEvents] = {},
     ) -> None:
         """Reads up to the snapshot's head, from where the part that is furthest behind stands.
 
-        ``databases`` by name. ``seen`` has the head of each log in its snapshot, ``heads`` the same, read later.
+        ``databases`` by name. ``seen`` has the head of each log in its snapshot, ``heads`` the same, read later;
+        ``gone``, what repairs gave up of each log.
         """
+        self._gone = gone
         own = databases[self.of.database]
         self._early = deque(early for early in self._early if early[1] > seen[early[0]])
         for follower in self._followers:
@@ -170,6 +185,10 @@ class Reading:
         if log not in heads or not number.isdecimal():
             return
         position = int(number)
+        for span, at in self._gone.get(log, ()):
+            if span.first <= position <= span.last and event.recorded_at < at:
+                self.excused[case] = f"a repair gave up {log}/{number}, which {event.address} came from"
+                return
         if position > heads[log] or (log == event.log and position >= event.position):
             self.findings.add(
                 CAUSES,

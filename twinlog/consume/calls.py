@@ -157,13 +157,15 @@ class Calls:
             async with asyncio.timeout(self.effects.timeout.total_seconds()):
                 effect.results = await self._call(effect)
             self._answered, self._silent, self._down = max(self._answered, began), 0, False
-        except transient as error:
-            effect.error, effect.transient, effect.failed = error, True, self._begun
-            effect.given_up = effect.doubted
-            self._silent += 1
         except Exception as error:
-            effect.error, effect.transient = error, False
-            effect.given_up = isinstance(error, NoDispatch)  # the call was made, and would come to the same
+            effect.error, effect.transient = error, _all_of(error, transient)
+            if effect.transient:
+                effect.failed, effect.given_up = self._begun, effect.doubted
+                self._silent += 1
+            else:
+                effect.given_up = isinstance(
+                    error, NoDispatch
+                )  # the call was made, and would come to the same
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task and task.cancelling():
@@ -211,6 +213,11 @@ def _lanes(wanted: Sequence[Effect]) -> Mapping[str, Sequence[Effect]]:
     for effect in wanted:
         lanes.setdefault(effect.event.partition_key, []).append(effect)
     return lanes
+
+
+def _all_of(error: Exception, types: tuple[type[Exception], ...]) -> bool:
+    """Whether an error is of these types, or several are, as a TaskGroup raises them."""
+    return error.split(types)[1] is None if isinstance(error, ExceptionGroup) else isinstance(error, types)
 
 
 def _head(lane: Sequence[Effect]) -> Effect:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from nats.errors import Error as NatsError
 
 from twinlog.dev.process import Misconfigured
-from twinlog.jetstream.connection import close, connect
+from twinlog.jetstream.connection import close, reached
 from twinlog.model.errors import ConfigurationError, Unavailable
 from twinlog.postgres.database import ensure_database
 from twinlog.service.logging import configure_logging
@@ -49,7 +49,10 @@ async def check_nats(url: str) -> None:
     """Raises Misconfigured where the server cannot be used."""
     configure_logging("error")  # what the connection waits for is told here
     async with _in_time("NATS_URL"):
-        client = await connect(url, "preflight")
+        try:
+            client = await reached(url, "preflight")
+        except Unavailable as error:
+            raise _one_line(f"NATS_URL: {error}") from error
     await close(client)
 
 

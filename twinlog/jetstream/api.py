@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -34,21 +34,36 @@ def asking(stream: str) -> Iterator[None]:
         yield
     except NotFoundError as error:
         raise TwinMissing(stream=stream) from error
-    except (NatsError, APIError, TimeoutError, OSError) as error:
+    except (NatsError, APIError, TimeoutError, OSError, json.JSONDecodeError) as error:
         raise unavailable(error) from error
 
 
-async def _ask(client: Client, what: str, stream: str, request: Mapping[str, Any] | None = None) -> Any:
+def answer_in(data: bytes) -> dict[str, Any]:
+    """What an answer says. Anybody may have sent it; raises Unavailable where it is none of JetStream's."""
+    answer: Any = None
+    with suppress(ValueError, RecursionError):
+        answer = json.loads(data)
+    if isinstance(answer, dict) and isinstance(answer.get("error", {}), dict):
+        return answer
+    raise Unavailable("JetStream is out of service (its answer cannot be read)")
+
+
+async def _ask(
+    client: Client, what: str, stream: str, request: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What the server answers to a request about a stream. Raises Unavailable."""
     data = json.dumps(request).encode() if request else b""
     with asking(stream):
         reply = await client.request(f"$JS.API.{what}", data, timeout=REQUEST_TIMEOUT_SECONDS)
-    return json.loads(reply.data)
+    return answer_in(reply.data)
 
 
 async def stream_info(client: Client, stream: str) -> dict[str, Any]:
     """The server's description of a stream. Raises TwinMissing and Unavailable."""
-    return _accepted(stream, await _ask(client, f"STREAM.INFO.{stream}", stream))
+    info = _accepted(stream, await _ask(client, f"STREAM.INFO.{stream}", stream))
+    if isinstance(info.get("config"), dict) and isinstance(info.get("state"), dict):
+        return info
+    raise Unavailable("JetStream is out of service (its answer is about no stream)")
 
 
 def _accepted(stream: str, info: dict[str, Any]) -> dict[str, Any]:
@@ -113,9 +128,10 @@ async def next_message(
 def state_of(info: Mapping[str, Any]) -> TwinState:
     state = info["state"]
     first, last = state["first_seq"], state["last_seq"]
-    # What is stored under another subject is sent to nobody, so for those who want it, it is not there.
-    moved = "subject_transform" in info["config"]
-    return TwinState(first, last, last + 1 - first - state["messages"] or int(moved))
+    # What is stored under another subject is sent to nobody, so for those who want it, it is not there; and a queue
+    # gives nothing to who does not take it out.
+    withheld = "subject_transform" in info["config"] or info["config"].get("retention", "limits") != "limits"
+    return TwinState(first, last, last + 1 - first - state["messages"] or int(withheld))
 
 
 def labels(identity: Identity | None) -> dict[str, str]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from nats.errors import NoRespondersError
 from nats.js.errors import APIError, ServiceUnavailableError
 
 from twinlog._aio.reasons import reason
@@ -36,11 +37,13 @@ RULES: Sequence[Rule] = (
          "set its max_payload, or that of this account, to 1 MB, as by default, or more"),
     Rule(r"err_code=(10026|10027|10113|10120)\b", "NATS_URL", "the limits of this account leave no room",
          "raise them, for one stream a service, without bounds, and one consumer a cursor"),
+    Rule(r"err_code=10065\b", "NATS_URL", "another stream of this account takes the subjects of a log",
+         "take them out of it (nats stream ls names all), or use another account or TWINLOG_NAMESPACE"),
     Rule("certificate verify failed", "NATS_URL", "the server's certificate is not trusted",
          "have it signed by an authority that this machine knows"),
     Rule("this server has no TLS", "NATS_URL", "the URL asks for TLS, which this nats-server is without",
          "switch it on there, or write nats:// where nobody can listen in"),
-    Rule("err_code=(10039|10076)|jetstream not enabled", "NATS_URL",
+    Rule("err_code=(10039|10076)|jetstream not enabled|nobody answers requests to jetstream", "NATS_URL",
          "this nats-server runs without JetStream, or this account is without it",
          "start it with JetStream enabled (-js)"),
     Rule("err_code=10074|replicas > 1 not supported", "STREAM_REPLICAS", "a single server keeps each stream once",
@@ -52,7 +55,8 @@ def said(error: BaseException) -> str:
     """An error in words, without nats-py's own around them."""
     if isinstance(error, APIError) and error.description:
         return f"err_code={error.err_code} {error.description}"
-    if isinstance(error, ServiceUnavailableError):  # said by the server itself, without a word of JetStream's
+    # Said by the server itself, without a word of JetStream's.
+    if isinstance(error, ServiceUnavailableError | NoRespondersError):
         return "nobody answers requests to JetStream"
     return reason(error).removeprefix("nats: ").strip("'")
 

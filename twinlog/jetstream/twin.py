@@ -7,7 +7,6 @@ each (docs/adr/0012).
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -271,7 +270,7 @@ class JetStreamTwin:
             return
         except (NatsError, TimeoutError, OSError) as error:
             raise unavailable(error) from error
-        answer = json.loads(answers.last)
+        answer = api.answer_in(answers.last)
         refusal = answer.get("error")
         if refusal:
             self._stored = 0  # so that the next time the first goes alone, and is told why it is refused
@@ -293,7 +292,7 @@ class JetStreamTwin:
         if answer.get("seq") != position:
             # Another stream listens to these subjects, or the server ignores the header.
             raise Unavailable(f"JetStream stored event {position} as {answer.get('seq')}")
-        if json.loads(answers.first).get("error"):
+        if api.answer_in(answers.first).get("error"):
             # What lies in its place has the sequence that the next one had to follow: a rival's copy, or no event.
             self._stored, self._doubtful[events[0].position] = 0, events[0]
             await self._compare_doubtful()

@@ -18,10 +18,13 @@ import structlog
 from twinlog._aio.retrying import Randomness, Retrying, backoff
 from twinlog._aio.tasks import to_its_end
 from twinlog.log import say
+from twinlog.model.errors import Unavailable
 
 SECONDS = 5.0
 """How long a lease lasts without renewal."""
 _STOP_SECONDS = 0.5
+HELD_UP = "somebody may hold a lock (pg_stat_activity tells who)"
+"""What is told of a store that is silent."""
 
 
 class Lease(Protocol):
@@ -168,12 +171,15 @@ class ExpiringLease(ABC):
             raise
 
     async def _take(self) -> bool:
-        """Whether the lease is held now; while the database is away, nobody else can take it either.
+        """Whether the lease is held now; while the database is away, or the table is locked, nobody else can take it
+        either.
 
         Neither while it refuses, as by a constraint that somebody added; if others can, the work is fenced.
         """
+        silent = f"lease {self._name}: no answer for {self._seconds:g} s; {HELD_UP}"
         try:
-            mine, row = await to_its_end(self._renewed())
+            with self._retrying.told_after(self._seconds, Unavailable(silent)):
+                mine, row = await to_its_end(self._renewed())
         except Exception as error:
             self._retrying.failed(error)
             return True

@@ -11,15 +11,22 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
+from uuid import UUID, uuid4
 
 from twinlog.log.lineage import trimmed
 from twinlog.log.ports import Log
 from twinlog.log.twin import DeliveryLost, Twin, TwinDamaged, TwinMissing, TwinState
 from twinlog.model.errors import FailedPrecondition, Unavailable
-from twinlog.model.event import Recorded, StreamId
+from twinlog.model.event import Metadata, Recorded, StreamId, encoded
+from twinlog.v1.event_pb2 import EventsGivenUp
 
+GIVEN_UP = "given_up"
+"""The type of the stream, one in a log, of what a repair notes in the place of events that are gone."""
 _BATCH = 1_000
+_CLOCKS = timedelta(seconds=1)
+"""More than the clocks of two processes are apart."""
 _SILENCE_SECONDS = 10.0
 """A stream that delivers nothing for so long has lost what it should deliver."""
 
@@ -28,6 +35,13 @@ class Unrepairable(FailedPrecondition):
     """Log {log} cannot be repaired from its stream: {why}."""
 
     reason = "UNREPAIRABLE"
+
+
+class GivenUp(NamedTuple):
+    """Positions of events that are gone."""
+
+    first: int
+    last: int
 
 
 class Difference(NamedTuple):
@@ -192,6 +206,33 @@ def _handled(events: Sequence[Recorded]) -> Mapping[str, int]:
         if consumer:
             reached[consumer] = max(reached[consumer], cause)
     return dict(reached)
+
+
+def before_all(event_ids: Sequence[UUID]) -> datetime | None:
+    """A time at which none of some events was there, as far as their ids tell it, which have it where they are made by
+    Twinlog (RFC 9562, version 7); a log that was set back has only shared events from before then."""
+    if not event_ids or any(id.version != 7 for id in event_ids):
+        return None
+    return datetime.fromtimestamp(min(id.int >> 80 for id in event_ids) / 1_000, UTC) - _CLOCKS
+
+
+def notes_of_given_up(
+    log: str, span: GivenUp, head: int, version: int, recorded_at: datetime
+) -> Sequence[Recorded]:
+    """What a log records behind ``head`` of events that are gone; ``version``: of the notes' stream, until now."""
+    stream, metadata = StreamId(GIVEN_UP, log), Metadata(str(uuid4()), actor="twinlog repair")
+    type, payload, routing_key = encoded(EventsGivenUp(first=span.first, last=span.last))
+    said = type, payload, metadata, log, routing_key, recorded_at
+    return [
+        Recorded(log, head + number, stream, version + number, uuid4(), *said)
+        for number in range(1, max(span.last - head, 1) + 1)
+    ]
+
+
+def given_up(note: Recorded) -> GivenUp:
+    """What a note says."""
+    said = EventsGivenUp.FromString(note.payload)
+    return GivenUp(said.first, said.last)
 
 
 def caused_by(event: Recorded) -> tuple[str, int]:

@@ -19,8 +19,9 @@ from twinlog.model.clock import Clock
 from twinlog.model.errors import unexpected
 from twinlog.model.ids import uuid_of
 
-MEASURE_EVERY_SECONDS = 60.0
-_SOON_SECONDS = 1.0
+MEASURE_EVERY_SECONDS = 10.0
+"""Until a clock that is set is noticed, replicas may differ on deadlines that are set meanwhile."""
+_SOON_SECONDS, _SELDOM_SECONDS = 1.0, 60.0
 """How long until it is measured again where the round trips were too long; each pause then is twice the last."""
 _READINGS = 3
 """In each measurement."""
@@ -118,13 +119,13 @@ class StoreClock:
         self._compare(best)
 
     async def run(self) -> None:
-        """Measures once a minute, endlessly, and sooner after round trips that were too long."""
-        soon = backoff(_SOON_SECONDS, MEASURE_EVERY_SECONDS, self._randomness)
+        """Measures again and again, endlessly, and sooner after round trips that were too long."""
+        soon = backoff(_SOON_SECONDS, _SELDOM_SECONDS, self._randomness)
         while True:
             await asyncio.sleep(next(soon) if self._slow else MEASURE_EVERY_SECONDS)
             await self._retrying(self.measure)
             if not self._slow:
-                soon = backoff(_SOON_SECONDS, MEASURE_EVERY_SECONDS, self._randomness)
+                soon = backoff(_SOON_SECONDS, _SELDOM_SECONDS, self._randomness)
 
     def _say_failing(self, error: Exception) -> None:
         if unexpected(error):  # an outage shows elsewhere

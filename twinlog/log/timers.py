@@ -22,7 +22,7 @@ import structlog
 
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog.log import say
-from twinlog.log.lease import ALWAYS_HELD, Lease
+from twinlog.log.lease import ALWAYS_HELD, HELD_UP, Lease
 from twinlog.log.ports import Log, ReadRequest, Timer
 from twinlog.log.transaction import NotLoaded, Transaction
 from twinlog.log.writer import Writer
@@ -36,6 +36,7 @@ _AGAIN_SECONDS = 10.0
 """How often timers that could not be fired are tried again, if all can be in that time."""
 _PAGES_AGAIN = 5
 """How many batches of them at a look."""
+_SILENT_SECONDS = 5.0
 _NAMED = 5
 """How many of them health names."""
 _REMEMBERED = 1_000
@@ -206,7 +207,11 @@ class Timers:
         return fired
 
     async def _due(self, now: datetime, after: Timer | None) -> Sequence[Timer]:
-        return await self._log.due(now, _BATCH, *([after] if after else []))
+        silent = (
+            f"log {self._log.name} has not told for {_SILENT_SECONDS:g} s which timers are due; {HELD_UP}"
+        )
+        with self._retrying.told_after(_SILENT_SECONDS, Unavailable(silent)):
+            return await self._log.due(now, _BATCH, *([after] if after else []))
 
     async def _wake_all(self, timers: Sequence[Timer], now: datetime) -> Mapping[Timer, str]:
         """Wakes streams; gives the timers that could not be fired, and why."""

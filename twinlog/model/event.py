@@ -107,10 +107,10 @@ known_metadata: Callable[[tuple[str, str, str, str, Mapping[str, str]]], Metadat
 
 
 def encoded(message: Message) -> tuple[str, bytes, str]:
-    """What a log keeps of a message: its type, its payload and its routing key."""
+    """What a log keeps of a message: type, payload and routing key. Raises ValueError where that one is unknown."""
     payload = message.SerializeToString(deterministic=True)
     rule = rule_of(message.DESCRIPTOR)
-    return rule.type, payload, rule.names[getattr(message, rule.field)] if rule.field else rule.fixed
+    return rule.type, payload, rule.decided[getattr(message, rule.field)] if rule.field else rule.fixed
 
 
 class NewEvent(NamedTuple):

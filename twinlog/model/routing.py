@@ -51,6 +51,8 @@ class RoutingRule(NamedTuple):
     """The enum field; empty if all messages of the type have the same key."""
     names: Mapping[int, str] = {}
     """The names of the enum's values."""
+    decided: Mapping[int, str] = {}
+    """The same for an event that is decided here."""
     fixed: str = NO_ROUTING_KEY
 
 
@@ -61,6 +63,13 @@ class _Names(dict[int, str]):
         return str(number)
 
 
+class _DecidedNames(dict[int, str]):
+    """The names of an enum's values. An event under a number would reach nobody: a newer consumer asks by name."""
+
+    def __missing__(self, number: int) -> str:
+        raise ValueError(f"a value of its routing key, {number}, is unknown to this program")
+
+
 @cache
 def rule_of(of: Descriptor) -> RoutingRule:
     """The rule of a type; looked up for every event that is decided, so it is kept."""
@@ -68,5 +77,5 @@ def rule_of(of: Descriptor) -> RoutingRule:
         if field.GetOptions().Extensions[options_pb2.tag]:
             assert field.enum_type is not None, f"{field.full_name}: a routing key is an enum"
             names = _Names((value.number, value.name) for value in field.enum_type.values)
-            return RoutingRule(of.full_name, field.name, names)
+            return RoutingRule(of.full_name, field.name, names, _DecidedNames(names))
     return RoutingRule(of.full_name, fixed=of.GetOptions().Extensions[options_pb2.tagged] or NO_ROUTING_KEY)

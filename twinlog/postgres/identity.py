@@ -22,6 +22,12 @@ class AnotherLog(ConfigurationError):
     reason = "ANOTHER_LOG"
 
 
+class NotThatLog(ConfigurationError):
+    """Database {database} holds log {theirs}, not {ours}; name that log, or the database of {ours} with --database."""
+
+    reason = "ANOTHER_LOG"
+
+
 class HiddenLog(ConfigurationError):
     """POSTGRES_URL: log {log} of database {database} is in schema {schema}, and this user's search_path leads
     elsewhere, where another log would begin. Take back what set it (ALTER ROLE … or ALTER DATABASE … RESET
@@ -63,10 +69,16 @@ def _refuse_other(known: str | None, log: str, database: str) -> None:
         raise AnotherLog(database=database, theirs=known, ours=log, place=parted(database)[0])
 
 
-async def identity(pool: Pool) -> Identity | None:
-    """Whose log a database holds; None where no service has said so yet."""
-    rows = await fetch(pool, QUERIES["identity"])
-    return Identity(rows[0][0], rows[0][1]) if rows else None
+async def identity(pool: Pool, log: str = "") -> Identity | None:
+    """Whose log a database holds; None where no service has said so yet.
+
+    Raises NotThatLog where the log that somebody names is another.
+    """
+    for owner, log_id, database, known in await fetch(pool, QUERIES["identity"]):
+        if log and known not in (None, log):
+            raise NotThatLog(database=database, theirs=known, ours=log)
+        return Identity(owner, log_id)
+    return None
 
 
 async def identify(pool: Pool, installation: str, namespace: str, log: str = "") -> Identity:

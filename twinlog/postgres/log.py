@@ -24,6 +24,7 @@ from twinlog.log.ports import (
     Timer,
 )
 from twinlog.log.relinking import ChainEnd
+from twinlog.log.repair import GIVEN_UP, GivenUp, given_up
 from twinlog.log.scan import Filter, versions
 from twinlog.log.texts import refuse_batch
 from twinlog.log.twin import HeadAstray
@@ -151,6 +152,11 @@ class PostgresLog(PostgresPast):
             "table events": [self.recorded(row) for row in rows if row[0] <= upto],
             "the archive": await self.archive.read(self._query, after, upto - after),
         }
+
+    async def given_up(self) -> Sequence[tuple[GivenUp, datetime]]:
+        """What repairs have noted as gone, and when."""
+        (notes,) = await self.load([ReadRequest(StreamId(GIVEN_UP, self.name))])
+        return [(given_up(note), note.recorded_at) for note in notes.events]
 
     async def related(
         self, after: int, upto: int, correlations: Sequence[str], causes: Sequence[str]

@@ -12,7 +12,15 @@ import asyncpg
 
 from twinlog.log.chain import Unlinked
 from twinlog.log.relinking import LostLinks
-from twinlog.log.repair import Difference, Plan, Unrepairable, plan
+from twinlog.log.repair import (
+    GIVEN_UP,
+    Difference,
+    GivenUp,
+    Plan,
+    Unrepairable,
+    notes_of_given_up,
+    plan,
+)
 from twinlog.model.errors import ConfigurationError, Unavailable, WrongSetting
 from twinlog.model.event import Recorded, known_stream
 from twinlog.postgres.codecs import Connection
@@ -138,6 +146,22 @@ async def place_head(pool: Pool) -> None:
     """Has a log end with its last event, in a new era. Raises Unavailable, ConfigurationError."""
     async with _as_the_owner(pool) as connection:
         await connection.execute(QUERIES["place_head"])
+
+
+async def note_given_up(log: PostgresLog, head: int, span: GivenUp) -> None:
+    """Records behind ``head``, the last event, what is gone. Raises Unavailable, ConfigurationError."""
+    async with _as_the_owner(log.pool) as connection:
+        await connection.execute(QUERIES["place_head"])
+        if await connection.fetchval(QUERIES["head"]) != head:
+            raise Unavailable(f"log {log.name} has changed meanwhile; try again")
+        before = await connection.fetch(QUERIES["versions_before"], head + 1, [GIVEN_UP], [log.name])
+        now = await connection.fetchval(QUERIES["clock"])
+        await connection.execute(QUERIES["repair_chain"], span.first)
+        notes = notes_of_given_up(log.name, span, head, before[0][2] if before else 0, now)
+        await connection.copy_records_to_table(
+            "events", records=[row_of(note) for note in notes], columns=EVENT_COLUMNS
+        )
+        await connection.execute(QUERIES["repair_head"], notes[-1].position)
 
 
 async def put_links(pool: Pool, lost: LostLinks) -> None:

@@ -14,14 +14,14 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
+from twinlog._aio.retrying import Retrying
 from twinlog.consume import Consumer
 from twinlog.consume.projection import Projection
+from twinlog.log import say
 from twinlog.log.view_builds import RebuildableStore
 from twinlog.log.view_store import NotingViewStore, ViewStore, consumer_of
-from twinlog.model.errors import Unavailable
 from twinlog.model.forms import NAME, SECONDS, Form, Forms, optional, refuse, refuse_other, several, shown
 from twinlog.model.row_changes import NotedViews
 from twinlog.model.schema import Schema
@@ -289,7 +289,9 @@ _NOTHING = object()
 
 
 async def _forget(store: NotingViewStore, older_than_seconds: float) -> None:
+    retrying = Retrying(
+        say_failing=say.warning("view_changes.not_swept"), say_working=say.info("view_changes.sweeping")
+    )
     while True:
         await asyncio.sleep(_FORGET_EVERY_SECONDS)
-        with suppress(Unavailable):
-            await store.forget_notes(older_than_seconds)
+        await retrying.bear(store.forget_notes(older_than_seconds))

@@ -21,7 +21,7 @@ from twinlog.rpc.owners import Owners
 from twinlog.rpc.paging import Page, PageTokens
 from twinlog.rpc.saga_mapping import listed
 from twinlog.rpc.saga_operations import FindSagas, FoundSaga, Order, SagaOperations
-from twinlog.rpc.validation import Checks, normal_id
+from twinlog.rpc.validation import Checks
 from twinlog.v1 import saga_service_pb2 as pb
 from twinlog.v1.saga_service_pb2_grpc import SagaServiceServicer
 
@@ -145,7 +145,7 @@ class SagaService(SagaServiceServicer):
             frozenset({pb.SagaStatus.ValueType(status)}) if status else unspecified,
             self._clock.now() - age,
             chosen.saga,
-            normal_id(chosen.subject),
+            checks.id(f"{field}.subject", chosen.subject),
         )
 
     def _key(self, checks: Checks, field: str, saga: str, saga_id: str) -> SagaKey:
@@ -158,7 +158,7 @@ class SagaService(SagaServiceServicer):
             checks.violate(f"{field}saga", f"is missing: give one of {', '.join(sorted(sagas))}")
         if not saga_id:
             checks.violate(f"{field}saga_id", "is missing: give the id of a saga")
-        return SagaKey(saga, normal_id(saga_id))
+        return SagaKey(saga, checks.id(f"{field}saga_id", saga_id))
 
     def _named(self, checks: Checks, field: str, saga: str) -> None:
         if saga not in self._operations.sagas:

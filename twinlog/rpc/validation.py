@@ -92,6 +92,13 @@ class Checks:
         self.violate(field, _uuid_violation(value))
         return ""
 
+    def id(self, field: str, value: str) -> str:
+        """An id of whatever form: a UUID in lower case, any other text as it is."""
+        normal = normal_id(value)
+        if normal != value:
+            self.normal[field] = normal
+        return normal
+
     def name(self, field: str, value: str) -> str:
         """A text for people, unchanged: 1 to 200 characters on one line, some of them visible, without white space
         around it."""

@@ -95,6 +95,8 @@ class Watches:
         """Up to where those who watch have been told; None while nobody does."""
         self._crossing_since: float | None = None
         """When another build began to be read that is not yet as far; None: it is."""
+        self._beginning: Watcher | None = None
+        """Whose first rows are being read, so that a failure there is its own."""
         self._wanted = asyncio.Event()
         self._changed = asyncio.Event()
         self.looks = 0
@@ -223,9 +225,10 @@ class Watches:
             self._joining = joining + self._joining
             self._crossing_since = self._crossing_since or asyncio.get_running_loop().time()
             self._changed.set()
-        except Exception as error:  # of a query that reads what a watch begins with, where there are any
-            _fail([each for each in joining if each.first] or self._open, error)
+        except Exception as error:  # mostly of the query that reads what a watch begins with
+            _fail([self._beginning] if self._beginning else self._open, error)
             self._joining += [each for each in joining if not each.failed]
+            self._changed.set()
         else:
             self._crossing_since = None
             # A database that was set back gets there again, and nobody is shown how it does.
@@ -236,6 +239,7 @@ class Watches:
                 self._welcome(watcher, seen)
 
     async def _read(self, joining: Sequence[Watcher], moment: ViewMoment) -> _Seen:
+        self._beginning = None
         build = moment.reads(self._view)
         number, consumers = number_of(build), self._consumers.of(build)
         starts = [each.told for each in joining if each.told and each.filter]
@@ -273,15 +277,18 @@ class Watches:
             return self._of_key.keys()
         return changed.keys() if any(self._of_filter.values()) else changed.keys() & self._of_key.keys()
 
-    @staticmethod
-    async def _first(watcher: Watcher, moment: ViewMoment) -> Mapping[str, Any]:
+    async def _first(self, watcher: Watcher, moment: ViewMoment) -> Mapping[str, Any]:
         assert watcher.first is not None
+        self._beginning = watcher
         try:
-            return {row[0]: row for row in await watcher.first(moment)}
+            rows = {row[0]: row for row in await watcher.first(moment)}
+            self._beginning = None
+            return rows
         except Unavailable:
             raise
         except TwinlogError as refusal:
             watcher.fail(refusal)
+            self._beginning = None
             return {}
 
     def _tell(self, seen: _Seen) -> None:

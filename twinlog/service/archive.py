@@ -66,7 +66,7 @@ async def archive_log(options: ArchiveOptions, say: Callable[[str], None]) -> Ar
     began = time.monotonic()
     database = await database_of(options.log, options.postgres_url, options.database)
     async with opened(options.postgres_url, database) as pool:
-        own = await identity(pool)
+        own = await identity(pool, options.log)
         if own is None:
             raise ConfigurationError(
                 f"No service has started on database {database} yet: nothing is to be archived"

@@ -81,7 +81,7 @@ async def export_log(options: Options, say: Say = lambda _line: None) -> Done:
     database = await database_of(options.log, options.postgres_url, options.database)
     async with opened(options.postgres_url, database) as pool:
         log = PostgresLog(pool, options.log)
-        own = await identity(pool)
+        own = await identity(pool, options.log)
         name = str(options.file)
         with _opened(options.file, "r+b" if options.file.exists() else "x+b") as file:
             _refuse_another_writer(file, name)

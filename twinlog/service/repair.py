@@ -14,7 +14,15 @@ from twinlog.log.archive import ArchiveUnavailable
 from twinlog.log.chain import Head
 from twinlog.log.installation import named
 from twinlog.log.relinking import lost_links
-from twinlog.log.repair import Difference, Plan, Unrepairable, difference, only_notes_of_projections
+from twinlog.log.repair import (
+    Difference,
+    GivenUp,
+    Plan,
+    Unrepairable,
+    before_all,
+    difference,
+    only_notes_of_projections,
+)
 from twinlog.log.twin import Twin, TwinMissing
 from twinlog.log.wire import event_id_of
 from twinlog.model.errors import WrongSetting
@@ -55,6 +63,10 @@ class _Follower(NamedTuple):
     consumer: str
     position: int
     back_to: int
+    proven: int
+    """The position of the event that it has handled and the log does not have; 0: only the checkpoint is beyond."""
+    event_id: UUID | None
+    """That event's."""
 
 
 async def repair(options: Options, say: Callable[[str], None] = print) -> int:
@@ -79,7 +91,7 @@ async def repair(options: Options, say: Callable[[str], None] = print) -> int:
                 await postgres.has_log(options.postgres_url, database)  # says why nobody gets in
                 raise Unrepairable(log=name, why=f"there is no database {database} with a log")
             owners = {each: await identity(pool) for each, pool in pools.items()}
-            own = owners[database]
+            own = await identity(pools[database], name)
             twin = JetStreamTwin(client, name, namespace=options.namespace, identity=own)
             siblings = {
                 each: pools[each]
@@ -106,10 +118,12 @@ async def _database(log: str, twin: Twin, pools: Mapping[str, Pool]) -> str:
                     if message and event.event_id == event_id_of(message, state.first):
                         found.append(name)
     if len(found) != 1:
-        found = [name for name, pool in pools.items() if await name_of(pool) == log]
-    if len(found) != 1:
-        why = f"its database is not known; say which it is with --database: {', '.join(pools)}"
-        raise Unrepairable(log=log, why=why)
+        names = {name: await name_of(pool) for name, pool in pools.items()}
+        found = [name for name, known in names.items() if known == log]
+        if len(found) != 1:
+            there = ", ".join(f"{name} (log {known})" if known else name for name, known in names.items())
+            why = f"its database is not known; say which it is with --database: {there}"
+            raise Unrepairable(log=log, why=why)
     return found[0]
 
 
@@ -275,10 +289,19 @@ class _Repair:
             return LEFT
         if astray:
             self.say(f"The log ends with event {head}; its table log_head is set to that.")
+        span = await self._span_given_up(head, back)
+        if span:
+            self.say(
+                f"So that no other event is ever taken for one of {self.log.name}/{span.first} to {span.last}, the log "
+                f"notes from {head + 1} on that they are gone; an audit excuses what was done because of them."
+            )
         if self.options.dry_run:
             self.say("Nothing was changed: this was a dry run.")
             return MENDED
-        await postgres.place_head(self.log.pool)
+        if span:
+            await postgres.note_given_up(self.log, head, span)
+        else:
+            await postgres.place_head(self.log.pool)
         for one in back:
             await postgres.set_back(self.pools[one.database], one.consumer, one.position, one.back_to)
         if found.since or found.damaged:
@@ -286,7 +309,22 @@ class _Repair:
             self.say(f"Stream {self.twin.name} is deleted; the relay makes it again from the log.")
         if back:
             self.say("Views of these consumers show what was given up: make them again, as an audit says.")
+            self.say(
+                "What cannot be handled without it becomes dead letters (`twinlog dead-letters`): discard these."
+            )
         return MENDED
+
+    async def _span_given_up(self, head: int, back: Sequence[_Follower]) -> GivenUp | None:
+        """What others have handled and is gone; None where nothing is, or all of it was noted before."""
+        last = max((one.proven for one in back), default=0)
+        noted = max((one.last for one, _ in await self.log.given_up()), default=0)
+        if last <= noted:
+            return None
+        shared = min(one.back_to for one in back)
+        first = (
+            shared + 1 if shared or before_all([one.event_id for one in back if one.event_id]) else head + 1
+        )
+        return GivenUp(min(max(first, noted + 1), last), last)
 
     def _leave_gap(self, first: int, last: int, *, in_stream: bool) -> int:
         """Positions are gapless, so what is missing between others cannot be given up."""
@@ -330,13 +368,17 @@ class _Repair:
             for one in await postgres.followers(pool, self.log.name):
                 known.append((database, one, await self._in_log(one.event_position, one.event_id)))
         sure = [one.event_position or 0 for _, one, right in known if right and one.event_position]
+        lost = [one.event_id for _, one, right in known if one.event_id and not right]
         agreed = found.since - 1 if found.since else max(sure, default=0)
+        if not found.since and (time := before_all(lost)):
+            agreed = max(agreed, await self.log.position_at(time))
         for database, one, right in known:
             astray = one.position > head or (found.since and one.position >= found.since)
             if astray or (
                 one.event_position is not None and one.event_position <= one.position and not right
             ):
-                yield _Follower(database, one.consumer, one.position, min(agreed, head))
+                gone = (0, None) if right else (one.event_position or 0, one.event_id)
+                yield _Follower(database, one.consumer, one.position, min(agreed, head), *gone)
 
     async def _in_log(self, position: int | None, event_id: UUID | None) -> bool:
         if position is None:
