@@ -18,7 +18,7 @@ from twinlog.audit.history import Change, HistoryAudit
 from twinlog.audit.report import Findings
 from twinlog.audit.system import AuditedLog
 from twinlog.audit.twins import TwinAudit
-from twinlog.audit.views import RowsAudit
+from twinlog.audit.views import UNREAD, RowsAudit
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.jetstream.client import NatsClient
 from twinlog.log.installation import Identity
@@ -260,7 +260,7 @@ def _decode(event: Recorded, schema: Schema) -> Sequence[Message]:
     try:
         return schema.decode(event)
     except (UnknownEventType, UndecodableEvent):
-        return ()  # the audit of the history reports it
+        return UNREAD  # the audit of the history reports it
 
 
 def _by_actor(followers: Sequence[Follower]) -> Mapping[tuple[str, str], Follower]:

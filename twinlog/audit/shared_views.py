@@ -103,6 +103,8 @@ class SharedRows:
         return bool(given) and found is not None and found in await self._stored.as_stored(connection, given)
 
     def _add(self, key: str, why: str, findings: Findings) -> None:
+        if not all(part.judged for part in self._parts):
+            return
         at = [f"{part.log}/{part.position}" for part in self._parts]
         findings.add(
             EQUAL,
