@@ -75,6 +75,9 @@ async def test_a_log_that_is_set_up_is_fine(spec: ServiceSpec, postgres_url: str
         try:
             findings = await examine([spec])
             assert {each.subject for each in findings if each.state is not State.OK} <= {KEYS}, findings
+            assert f"stream {spec.log}: it has no events" in [
+                f"{each.subject}: {each.text}" for each in findings
+            ]
             await log.pool.execute("UPDATE log_head SET position = 7")
             assert "it says 7, and the last event is 0" in only(await examine([spec]), State.WRONG)
         finally:

@@ -127,7 +127,8 @@ async def _stream(
     if state.holes:
         what = f"{state.holes} of its messages are missing; a running service makes it anew"
         return Finding(subject, State.WRONG, what)
-    return Finding(subject, State.OK, f"events {state.first} to {state.last}")
+    there = f"events {state.first} to {state.last}" if state.first <= state.last else "it has no events"
+    return Finding(subject, State.OK, there)
 
 
 class _Away(MemoryTwin):
