@@ -9,8 +9,8 @@ from google.protobuf.message import Message
 
 from twinlog import Recorded, View
 
-_DEAD_LETTERS = "dead_letters"
-"""The type of the streams that are about a consumer, not about a saga."""
+_NO_SAGAS = {"dead_letters", "given_up"}
+"""The types of the streams that are about a consumer or a repair, not about a saga."""
 
 
 class TimelineRow(NamedTuple):
@@ -30,7 +30,7 @@ class TimelineRow(NamedTuple):
 
 def key(event: Recorded, message: Any) -> str | None:
     """The event's own address; None where it concerns no order."""
-    of_saga = event.log == "sagas" and event.stream.type != _DEAD_LETTERS
+    of_saga = event.log == "sagas" and event.stream.type not in _NO_SAGAS
     order_id = getattr(message, "order_id", "")
     return f"{event.log}/{event.position}" if of_saga or order_id else None  # its address, without a call
 

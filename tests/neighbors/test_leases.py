@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from structlog.testing import capture_logs
@@ -206,8 +207,11 @@ async def test_a_lease_that_the_database_refuses_shows_and_ends_no_work(log: Pos
         await until(lambda: lease.problem is None)
 
 
-async def test_leases_of_a_process_ask_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While their table is locked, all but one of the connections are free for commands."""
+@pytest.mark.parametrize(("connections", "theirs"), [(2, 1), (5, 2), (10, 5)])
+async def test_leases_of_a_process_leave_half_of_the_connections_to_commands(
+    monkeypatch: pytest.MonkeyPatch, connections: int, theirs: int
+) -> None:
+    """Also while their table is locked."""
     asking, most = 0, 0
 
     async def take_row(_lease: PostgresLease, _name: str, _holder: str, _seconds: float) -> Answer:
@@ -221,11 +225,27 @@ async def test_leases_of_a_process_ask_one_at_a_time(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(PostgresLease, "take_row", take_row)
     monkeypatch.setattr(PostgresLease, "give_up_row", HeldByOne.give_up_row)
-    leases = PostgresLeases(cast(Any, None), lambda: "me")
+    pool = Mock(get_max_size=Mock(return_value=connections))
+    leases = PostgresLeases(pool, lambda: "me")
     async with AsyncExitStack() as held:
         for has_it in [await held.enter_async_context(holding(leases(f"work {each}"))) for each in range(9)]:
             await has_it.wait()
-    assert most == 1
+    assert most == theirs
+
+
+async def test_a_lease_whose_row_is_locked_holds_up_no_other_of_its_process(log: PostgresLog) -> None:
+    """As by somebody who deletes it, and does not commit."""
+    leases = PostgresLeases(log.pool, lambda: "me")
+    await write(log, "killed", "-1 hour")
+    async with log.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("DELETE FROM leases WHERE name = 'work'")
+        async with holding(leases("work")) as locked, holding(leases("other")) as has_other:
+            await asyncio.wait_for(has_other.wait(), 30)
+            assert not locked.is_set()
+            await transaction.rollback()
+            await asyncio.wait_for(locked.wait(), 30)
 
 
 async def test_a_lease_that_is_not_renewed_and_does_not_end_is_a_problem(log: PostgresLog) -> None:

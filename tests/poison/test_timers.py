@@ -267,6 +267,29 @@ async def test_one_for_which_there_is_nothing_to_do_is_reported_and_left_alone(
     assert said == [("timers.stuck", "alarm/theirs"), ("timers.fired", None)]
 
 
+@in_virtual_time
+async def test_very_many_for_which_there_is_nothing_to_do_are_told_by_their_number_at_every_look(
+    log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timers_module, "_REMEMBERED", 100)
+    clock, many = ManualClock(LATER), 1_050
+    for number in range(many):
+        theirs = alarm(f"{number:04}")
+        log.timers[theirs] = Timer(theirs, 1, START)
+    async with writing(log, clock) as writer:
+        timers = Timers(log, writer, [ALARM], clock=clock, actor="tests")
+        assert await timers.fire() == 0
+        for look in range(12):
+            if look < 6:  # one in front that is sound, so that no look passes those behind it
+                await set_alarms(writer, f"sound{look}", due=START - timedelta(seconds=1))
+            if look % 3 == 2:
+                timers._try_again_at = 0.0
+            assert await timers.fire() == (1 if look < 6 else 0)
+            assert timers.stuck == many
+            assert len(timers._vain | timers._vain_before) <= 3 * 100
+        assert f"; and {many - 5} more; tried again" in str(timers.problem)
+
+
 async def test_one_that_somebody_else_has_fired_meanwhile_is_not_reported(log: MemoryLog) -> None:
     clock = ManualClock(LATER)
     async with writing(log, clock) as writer:

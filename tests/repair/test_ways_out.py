@@ -133,7 +133,7 @@ async def test_a_stream_that_was_deleted_although_it_held_the_only_copy(site: Si
     assert await site.other.checkpoint(f"other.{site.log.name}") == 20
     assert (await site.repair(give_up=True))[0] == MENDED
     assert await site.other.checkpoint(f"other.{site.log.name}") <= 12
-    assert [span for span, _ in await site.log.given_up()] == [GivenUp(13, 20)] * 8
+    assert [span for span, _ in await site.log.given_up()] == [GivenUp(13, 20)]
     assert (await site.log.head(), await wrong_with(site)) == (20, [])
     await copied(site)
     assert "nothing to repair" in (await site.repair())[1]
@@ -159,7 +159,7 @@ async def test_consumers_go_back_to_what_was_there_before_what_is_gone(site: Sit
     await copied(site)
     code, said = await site.repair(give_up=True)
     assert (code, "It goes back to 12;" in said) == (MENDED, True), said
-    assert [span for span, _ in await site.log.given_up()] == [GivenUp(13, 20)] * 3
+    assert [span for span, _ in await site.log.given_up()] == [GivenUp(13, 20)]
     assert (await site.log.head(), await wrong_with(site)) == (20, [])
     await copied(site)
     assert "nothing to repair" in (await site.repair())[1]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import pytest
 from google.protobuf.message import Message
 from hypothesis import given as for_all
 from hypothesis import strategies as st
@@ -46,6 +47,8 @@ from tests.controls import (
 from twinlog import Recorded, Schema, StreamId, View
 from twinlog.model.view import fold
 from twinlog.testing import START
+from twinlog.v1.dead_letters_pb2 import EventParked
+from twinlog.v1.event_pb2 import EventsGivenUp
 from twinlog.v1.saga_pb2 import SagaCompleted
 
 ORDER = StreamId("order", ORDER_ID)
@@ -161,6 +164,15 @@ def test_the_timeline_keeps_events_of_a_saga_that_do_not_name_its_order() -> Non
     stream = StreamId("credit_saga", saga_id(ORDER_ID))
     row = folded(TIMELINE, [recorded(SagaCompleted(), "sagas", 9, stream)])["sagas/9"]
     assert (row.order_id, row.stream_id) == ("", stream.id)
+
+
+@pytest.mark.parametrize(
+    ("kind", "note"), [("dead_letters", EventParked()), ("given_up", EventsGivenUp(first=7, last=8))]
+)
+def test_what_concerns_a_consumer_or_a_repair_is_in_no_view(kind: str, note: Message) -> None:
+    event = recorded(note, "sagas", 9, StreamId(kind, "sagas"))
+    views: list[View[Any]] = [ORDERS, CUSTOMERS, TIMELINE]
+    assert not any(folded(view, [event]) for view in views)
 
 
 CHANGES = st.lists(

@@ -162,10 +162,8 @@ class Calls:
             if effect.transient:
                 effect.failed, effect.given_up = self._begun, effect.doubted
                 self._silent += 1
-            else:
-                effect.given_up = isinstance(
-                    error, NoDispatch
-                )  # the call was made, and would come to the same
+            else:  # where it gave no commands, it was made, and would come to the same
+                effect.given_up = isinstance(error, NoDispatch)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task and task.cancelling():

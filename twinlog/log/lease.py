@@ -9,7 +9,7 @@ import asyncio
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -111,15 +111,16 @@ class ExpiringLease(ABC):
         *,
         seconds: float = SECONDS,
         randomness: Randomness = random,
-        turn: asyncio.Lock | None = None,
+        asking: AbstractAsyncContextManager[object] | None = None,
     ) -> None:
-        """``holder`` names this replica; the lease expires after ``seconds`` without renewal. ``turn``: held while the
-        store is asked; others may share it."""
+        """``holder`` names this replica; the lease expires after ``seconds`` without renewal. ``asking``: goes around
+        each question to the store; leases may share it."""
         self._name = name
         self._holder = holder
         self._seconds = seconds
         self._randomness = randomness
-        self._turn = turn or asyncio.Lock()
+        self._turn = asyncio.Lock()
+        self._asking = asking or nullcontext()
         self._retrying = Retrying(
             say_failing=say.warning("lease.unconfirmed", lease=name),
             say_working=say.info("lease.confirmed", lease=name),
@@ -193,11 +194,11 @@ class ExpiringLease(ABC):
 
     # Otherwise a renewal in flight could take back a lease that is being given up.
     async def _renewed(self) -> Answer:
-        async with self._turn:
+        async with self._turn, self._asking:
             return await self.take_row(self._name, self._holder, self._seconds)
 
     async def _give_up(self) -> None:
-        async with self._turn:
+        async with self._turn, self._asking:
             await self.give_up_row(self._name, self._holder)
 
 

@@ -103,8 +103,9 @@ class Timers:
         self._known: dict[Timer, str] = {}
         """Some of those beyond ``_passed``: they are not tried before the next round."""
         self._vain: set[Timer] = set()
-        """Those of the last look that had nothing to do: mostly another replica, or a client, was faster."""
+        """Some of those of this look that had nothing to do: mostly another replica, or a client, was faster."""
         self._vain_before: set[Timer] = set()
+        """Those of the look before, and those that it knew to be stuck."""
         self._passed: Timer | None = None
         """Up to this one, all that are due are stuck; the next look begins behind it."""
         self._behind = self._beyond = 0
@@ -157,7 +158,7 @@ class Timers:
     async def fire(self) -> int:
         """Wakes the streams that are due now; returns how many."""
         now, time = self._clock.now(), asyncio.get_running_loop().time()
-        self._vain, self._vain_before = set(), self._vain
+        self._vain, self._vain_before = set(), self._vain | self._known.keys()
         if self._round is None and time >= self._try_again_at:
             self._round, self._known, self._try_again_at = _Round({}), {}, time + _AGAIN_SECONDS
         fired = await self._try_again(self._round, now) if self._round else 0
@@ -175,7 +176,7 @@ class Timers:
             page = await self._due(now, round.after)
             timers = [timer for timer in page if timer.due <= passed.due]
             timers = timers[: timers.index(passed) + 1] if passed in timers else timers
-            failed = await self._wake_all(timers, now)
+            failed = await self._wake_all(timers, now, again=True)
             fired += self._fired(timers, failed)
             round.count += len(failed)
             round.after = timers[-1] if timers else round.after
@@ -213,15 +214,18 @@ class Timers:
         with self._retrying.told_after(_SILENT_SECONDS, Unavailable(silent)):
             return await self._log.due(now, _BATCH, *([after] if after else []))
 
-    async def _wake_all(self, timers: Sequence[Timer], now: datetime) -> Mapping[Timer, str]:
-        """Wakes streams; gives the timers that could not be fired, and why."""
+    async def _wake_all(
+        self, timers: Sequence[Timer], now: datetime, *, again: bool = False
+    ) -> Mapping[Timer, str]:
+        """Wakes streams; gives the timers that could not be fired, and why. ``again``: they are among those that are stuck."""
         failed: dict[Timer, Exception] = {
             timer: AggregateGone(type=timer.stream.type)
             for timer in timers
             if timer.stream.type not in self._aggregates
         }
         if declared := [timer for timer in timers if timer not in failed]:
-            failed |= self._without_races(await self._wake_declared(declared, now))
+            found = await self._wake_declared(declared, now)
+            failed |= found if again else self._without_races(found)
         for timer in timers:
             if timer not in failed:
                 self._told.pop(timer, None)
@@ -230,10 +234,14 @@ class Timers:
         return {timer: text_of(error) for timer, error in failed.items()}
 
     def _without_races(self, failed: Mapping[Timer, Exception]) -> Mapping[Timer, Exception]:
-        """Without those that had nothing to do for the first time: they are gone at the next look, or told then."""
-        new = {timer for timer, error in failed.items() if isinstance(error, NothingDue)}
-        new -= self._vain_before | self._told.keys()
-        self._vain |= new
+        """Without those that had nothing to do for the first time: they are gone at the next look, or told then.
+
+        Where so many were stuck before that not all are remembered, nobody knows which those are.
+        """
+        vain = [timer for timer, error in failed.items() if isinstance(error, NothingDue)]
+        self._vain.update(islice(vain, max(0, _REMEMBERED - len(self._vain))))
+        forgets = len(self._vain_before) >= _REMEMBERED
+        new = set() if forgets else self._vain.intersection(vain) - self._vain_before
         return {timer: error for timer, error in failed.items() if timer not in new}
 
     def _fired(self, timers: Sequence[Timer], failed: Mapping[Timer, str]) -> int:

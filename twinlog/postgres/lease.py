@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 from twinlog.log.lease import SECONDS, Answer, ExpiringLease, LeaseRow
 from twinlog.postgres.connection import Pool, fetch
@@ -11,16 +12,17 @@ from twinlog.postgres.named_queries import QUERIES
 
 
 class PostgresLeases:
-    """The leases of a process. They ask one at a time: while their table is locked, commands have the connections."""
+    """The leases of a process. They ask over half of the connections: while their table is locked, commands have the
+    others; and where only a row of it is, that holds up no other lease."""
 
     def __init__(self, pool: Pool, holder: Callable[[], str]) -> None:
         """``holder`` gives the name under which this replica holds one of them."""
         self._pool = pool
         self._holder = holder
-        self._turn = asyncio.Lock()
+        self._asking = asyncio.Semaphore(max(1, pool.get_max_size() // 2))
 
     def __call__(self, name: str) -> PostgresLease:
-        return PostgresLease(self._pool, name, self._holder(), turn=self._turn)
+        return PostgresLease(self._pool, name, self._holder(), asking=self._asking)
 
 
 class PostgresLease(ExpiringLease):
@@ -33,11 +35,11 @@ class PostgresLease(ExpiringLease):
         holder: str,
         *,
         seconds: float = SECONDS,
-        turn: asyncio.Lock | None = None,
+        asking: AbstractAsyncContextManager[object] | None = None,
     ) -> None:
-        """``holder`` names this replica; the lease expires after ``seconds`` without renewal. ``turn``: held while it
-        asks; others may share it."""
-        super().__init__(name, holder, seconds=seconds, turn=turn)
+        """``holder`` names this replica; the lease expires after ``seconds`` without renewal. ``asking``: goes around
+        each question to the database; leases may share it."""
+        super().__init__(name, holder, seconds=seconds, asking=asking)
         self._pool = pool
 
     async def take_row(self, name: str, holder: str, seconds: float) -> Answer:

@@ -154,9 +154,9 @@ class PostgresLog(PostgresPast):
         }
 
     async def given_up(self) -> Sequence[tuple[GivenUp, datetime]]:
-        """What repairs have noted as gone, and when."""
+        """What repairs have noted as gone, and when; once for each repair, which may have made many notes of it."""
         (notes,) = await self.load([ReadRequest(StreamId(GIVEN_UP, self.name))])
-        return [(given_up(note), note.recorded_at) for note in notes.events]
+        return [*dict.fromkeys((given_up(note), note.recorded_at) for note in notes.events)]
 
     async def related(
         self, after: int, upto: int, correlations: Sequence[str], causes: Sequence[str]
