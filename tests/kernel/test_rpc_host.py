@@ -33,7 +33,7 @@ from tests.waiting import until
 from twinlog import ConfigurationError
 from twinlog.model.errors import Overloaded
 from twinlog.rpc import Context, Limits, handlers, host, serve, time_left
-from twinlog.rpc.health import LIVENESS, PROBLEM_KEY
+from twinlog.rpc.health import LIVENESS, PROBLEM_KEY, Health
 from twinlog.rpc.registrations import Registration
 from twinlog.rpc.streams import StreamLimits, Streams, TooManyStreams, WatchAgain
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceServicer, add_InspectionServiceServicer_to_server
@@ -567,6 +567,19 @@ class TestHealth:
             assert (await call).status == SERVING
             assert PROBLEM_KEY not in dict(list(await call.trailing_metadata()))
         assert told == "Log orders has forked; `twinlog repair orders`; JetStream is away"
+
+    async def test_a_server_that_stops_says_so(self) -> None:
+        """While it finishes what it has begun, checks are answered."""
+        part, told = Part(), list[Any]()
+        health = Health([NAME], [part], {})
+        context = cast(Any, SimpleNamespace(set_trailing_metadata=told.append))
+        health.stop()
+        for name, part.problem in (("", None), (NAME, "NATS is away")):
+            assert (await health.Check(HealthCheckRequest(service=name), context)).status == NOT_SERVING
+        assert told == [
+            ((PROBLEM_KEY, "the server is stopping"),),
+            ((PROBLEM_KEY, "NATS is away; the server is stopping"),),
+        ]
 
     async def test_a_part_with_a_problem_makes_it_not_serving_until_it_is_well(self) -> None:
         part = Part()
