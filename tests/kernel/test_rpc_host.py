@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -33,7 +33,7 @@ from tests.waiting import until
 from twinlog import ConfigurationError
 from twinlog.model.errors import Overloaded
 from twinlog.rpc import Context, Limits, handlers, host, serve, time_left
-from twinlog.rpc.health import LIVENESS, PROBLEM_KEY
+from twinlog.rpc.health import LIVENESS, PROBLEM_KEY, Health
 from twinlog.rpc.registrations import Registration
 from twinlog.rpc.streams import StreamLimits, Streams, TooManyStreams, WatchAgain
 from twinlog.v1.inspection_pb2_grpc import InspectionServiceServicer, add_InspectionServiceServicer_to_server
@@ -568,6 +568,19 @@ class TestHealth:
             assert PROBLEM_KEY not in dict(list(await call.trailing_metadata()))
         assert told == "Log orders has forked; `twinlog repair orders`; JetStream is away"
 
+    async def test_a_server_that_stops_says_so(self) -> None:
+        """While it finishes what it has begun, checks are answered."""
+        part, told = Part(), list[Any]()
+        health = Health([NAME], [part], {})
+        context = cast(Any, SimpleNamespace(set_trailing_metadata=told.append))
+        health.stop()
+        for name, part.problem in (("", None), (NAME, "NATS is away")):
+            assert (await health.Check(HealthCheckRequest(service=name), context)).status == NOT_SERVING
+        assert told == [
+            ((PROBLEM_KEY, "the server is stopping"),),
+            ((PROBLEM_KEY, "NATS is away; the server is stopping"),),
+        ]
+
     async def test_a_part_with_a_problem_makes_it_not_serving_until_it_is_well(self) -> None:
         part = Part()
         with capture_logs() as said:
@@ -672,15 +685,25 @@ async def test_who_sends_no_request_or_reads_no_answer_is_cut_off_with_the_conne
 ) -> None:
     monkeypatch.setattr(host, "_CONNECTION_MILLISECONDS", 200)
     monkeypatch.setattr(host, "_LEAVING_MILLISECONDS", 200)
+    is_served = bool(request_sent) and method == "WatchOrder"
     async with serving(Edge(echo, gate.watch)) as client, asyncio.timeout(PATIENCE):
-        reader, writer = await asyncio.open_connection(*client.address.rsplit(":", 1))
-        writer.write(_UNREAD + _begun(f"/{NAME}/{method}") + request_sent)
-        while await reader.read(1000):
-            pass
-        writer.close()
-        if request_sent and method == "WatchOrder":
-            await gate.left.wait()
-        assert await client.get() == "x"  # on a connection of its own
+
+        async def cut_off() -> bool:
+            reader, writer = await asyncio.open_connection(*client.address.rsplit(":", 1))
+            writer.write(_UNREAD + _begun(f"/{NAME}/{method}") + request_sent)
+            with suppress(ConnectionError):
+                while await reader.read(1000):
+                    pass
+            writer.close()
+            return gate.left.is_set() or not is_served  # a slow machine is cut off before it serves
+
+        async def answered() -> bool:
+            with suppress(grpc.aio.AioRpcError):  # so it may be with this connection
+                return await client.get() == "x"
+            return False
+
+        await until(cut_off)
+        await until(answered)
 
 
 async def test_reflection_lists_the_services() -> None:

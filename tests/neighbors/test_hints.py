@@ -15,6 +15,7 @@ from tests.kernel.batches import grow
 from tests.virtual_time import in_virtual_time
 from tests.waiting import until
 from twinlog import Unavailable
+from twinlog.jetstream import api
 from twinlog.jetstream.client import Answers
 from twinlog.jetstream.hints import APART_SECONDS
 from twinlog.jetstream.twin import JetStreamTwin
@@ -312,10 +313,13 @@ NO_ANSWERS = [
     b"\xff",
     b"[" * 100_000,
 ]
+_EMPTY = b'{"config": {"subjects": ["STREAM.*.*.*"]}, "state": {}}'
 
 
 @pytest.mark.parametrize(
-    "data", [*NO_ANSWERS, b"{}", b'{"config": 1, "state": 2}'], ids=lambda data: repr(data[:30])
+    "data",
+    [*NO_ANSWERS, b"{}", b'{"config": 1, "state": 2}', _EMPTY],
+    ids=lambda data: repr(data[:30]),
 )
 async def test_a_forged_answer_about_a_stream_is_an_outage(
     nats: NatsClient, stream: str, data: bytes, monkeypatch: pytest.MonkeyPatch
@@ -326,11 +330,15 @@ async def test_a_forged_answer_about_a_stream_is_an_outage(
     answered = nats.request
 
     async def forged(subject: str, *args: Any, **kwargs: Any) -> Msg:
-        return Msg(nats, subject, "", data)
+        return Msg(nats, subject, "", data.replace(b"STREAM", stream.encode()))
 
     monkeypatch.setattr(nats, "request", forged)
     with pytest.raises(Unavailable):
         await twin.state()
+    with pytest.raises(Unavailable):
+        await api.pending(nats, stream, 1, [">"])
+    with pytest.raises(Unavailable):
+        await api.next_message(nats, stream, 1, ">")
     monkeypatch.setattr(nats, "request", answered)
     assert (await twin.state()).last == 0
 

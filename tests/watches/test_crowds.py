@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import tracemalloc
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TypeVar
 
 import grpc
 import grpc.aio
@@ -18,11 +19,13 @@ from shop.queries.v1.order_query_service_pb2 import Order, WatchOrderRequest, Wa
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
 from tests.kernel.edge import NAME, Client, Edge, detail, rich, serving
 from tests.waiting import until
-from tests.watches.board import CONSUMERS, Board, Piece, Watcher
+from tests.watches.board import CONSUMERS, Board, Piece, Watcher, first
 from twinlog.log.view_store import ViewMoment
 from twinlog.rpc import Change, Context
 from twinlog.rpc.watcher import MOST_WAITING
 from twinlog.testing import MemoryViews
+
+T = TypeVar("T")
 
 CONNECTIONS, OF_EACH = 8, 125
 TOGETHER = 25
@@ -180,6 +183,31 @@ async def test_one_whose_first_rows_cannot_be_read_fails_alone() -> None:
         for watcher in (before, beside, after):
             assert [*watcher.held] == ["a"]
             await watcher.disconnect()
+
+
+async def test_a_store_with_a_defect_fails_also_those_who_came_with_one_that_failed_alone() -> None:
+    """What went wrong before says nothing of the next look."""
+
+    class Broken(MemoryViews):
+        broken = False
+
+        async def at_once(self, read: Callable[[ViewMoment], Awaitable[T]]) -> T:
+            if self.broken:
+                raise LookupError("a defect of the store")
+            return await super().at_once(read)
+
+    async def broken(_moment: ViewMoment) -> Sequence[Piece]:
+        store.broken = True
+        raise LookupError("a defect of the query")
+
+    store = Broken()
+    async with asyncio.timeout(60), Board(store).running() as watches:
+        failing = asyncio.ensure_future(anext(watches.many({"color": "red"}, "", broken)))
+        beside = asyncio.ensure_future(anext(watches.many({"color": "red"}, "", first)))
+        with pytest.raises(LookupError, match="of the query"):
+            await failing
+        with pytest.raises(LookupError, match="of the store"):
+            await beside
 
 
 async def test_a_watcher_that_is_cut_off_holds_up_nobody() -> None:

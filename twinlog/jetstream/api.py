@@ -38,11 +38,18 @@ def asking(stream: str) -> Iterator[None]:
         raise unavailable(error) from error
 
 
+class _Answer(dict[str, Any]):
+    """An object of an answer. What it lacks and is asked for, an answer of JetStream's has."""
+
+    def __missing__(self, key: str) -> Any:
+        raise Unavailable(f"JetStream is out of service (its answer lacks {key})")
+
+
 def answer_in(data: bytes) -> dict[str, Any]:
     """What an answer says. Anybody may have sent it; raises Unavailable where it is none of JetStream's."""
     answer: Any = None
     with suppress(ValueError, RecursionError):
-        answer = json.loads(data)
+        answer = json.loads(data, object_hook=_Answer)
     if isinstance(answer, dict) and isinstance(answer.get("error", {}), dict):
         return answer
     raise Unavailable("JetStream is out of service (its answer cannot be read)")

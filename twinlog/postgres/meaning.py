@@ -72,7 +72,7 @@ RULES: Sequence[Rule] = (
     Rule(ConnectionError, Meaning.MISCONFIGURATION, "the server has no TLS, or is no Postgres",
          "leave out sslmode, switch TLS on, or correct the address", text="rejected SSL upgrade"),
     Rule(OSError, Meaning.MISCONFIGURATION, "a file that the URL names for TLS cannot be used",
-         "correct sslrootcert, sslcert, sslkey or sslcrl", text=r"\nasyncpg\.connect_utils\._parse_connect"),
+         "correct sslrootcert, sslcert, sslkey or sslcrl", text=r"asyncpg\.connect_utils\._parse_connect"),
     Rule(TimeoutError, Meaning.OUTAGE, "the server does not answer, or no connection was free in time",
          reconnect=True),
     Rule(OSError, Meaning.OUTAGE, "the server cannot be reached"),

@@ -119,7 +119,9 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         """As it was when its status was looked at."""
         if signal := self._signals.get(service):
             return signal.problem or ""
-        return "; ".join(self._known) if service in self._names else ""
+        if service not in self._names:
+            return ""
+        return "; ".join([*self._known, "the server is stopping"] if self._stopping else self._known)
 
     def _problems(self) -> list[str]:
         problems = list(dict.fromkeys(problem for part in self._parts if (problem := part.problem)))

@@ -213,6 +213,7 @@ class Watches:
 
     async def _look(self) -> None:
         joining, self._joining = [each for each in self._joining if each in self._open], []
+        self._beginning = None  # of the last look, which may have failed there
         try:
             await self._whose()
             seen = await self._store.at_once(partial(self._read, joining))
