@@ -217,7 +217,7 @@ class Timers:
     async def _wake_all(
         self, timers: Sequence[Timer], now: datetime, *, again: bool = False
     ) -> Mapping[Timer, str]:
-        """Wakes streams; gives the timers that could not be fired, and why. ``again``: they are among those that are stuck."""
+        """Wakes streams; gives the timers that could not be fired, and why. ``again``: all were stuck before."""
         failed: dict[Timer, Exception] = {
             timer: AggregateGone(type=timer.stream.type)
             for timer in timers
