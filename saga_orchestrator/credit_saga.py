@@ -51,7 +51,13 @@ def reject_order(saga: SagaContext) -> commands.RejectOrder:
 
 
 def reason_of(event: CreditReservationFailed | OrderRejected) -> str:
-    return RejectionReason.Name(event.reason).removeprefix("REJECTION_REASON_")
+    return name_of(event.reason).removeprefix("REJECTION_REASON_")
+
+
+def name_of(reason: RejectionReason.ValueType) -> str:
+    """The name of a reason; its number where only a newer version of another service knows it."""
+    value = RejectionReason.DESCRIPTOR.values_by_number.get(reason)
+    return value.name if value else str(reason)
 
 
 CREDIT_SAGA = Saga(

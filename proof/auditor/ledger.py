@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from customer_svc.domain import Customer
 from order_svc.domain import Order, State
-from saga_orchestrator.credit_saga import VERSIONS, saga_id
+from saga_orchestrator.credit_saga import VERSIONS, name_of, saga_id
 from shop.customers.v1.events_pb2 import CreditReleased, CreditReservationFailed, CreditReserved
 from shop.orders.v1.events_pb2 import OrderApproved, OrderCancelled, OrderCreated, OrderRejected
 from shop.orders.v1.order_pb2 import RejectionReason
@@ -445,7 +445,7 @@ def _saga(case: Case) -> Iterator[Verdict]:
     if case.reason is not None and closing and closing.send:
         meant = cast("RejectOrder", closing.send(case.saga.context)).reason
         if case.reason != meant:
-            reason, said = RejectionReason.Name(meant), RejectionReason.Name(case.reason)
+            reason, said = name_of(meant), name_of(case.reason)
             remedy = "append a correcting event; find the writer that appended the rejection"
             yield (
                 REASON,

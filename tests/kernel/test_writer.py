@@ -409,6 +409,20 @@ class TestStall:
         events = [line["event"] for line in said]
         assert (events[0], events[-1]) == ("writer.stalled", "writer.goes_on")
 
+    async def test_one_that_hangs_for_long_is_said_ever_more_seldom(
+        self, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("twinlog.log.stall._STALLED_SECONDS", 0.05)
+        gate = HeldUp(log)
+        with capture_logs() as said:
+            async with writing(gate) as writer:
+                waiting = asyncio.create_task(writer.execute(add(1)))
+                await until(lambda: gate.asked >= 13)  # said each time, the last would be after 3 minutes
+                times = sum(line["event"] == "writer.stalled" for line in said)
+                gate.open.set()
+                await waiting
+        assert 2 <= times < 12
+
     async def test_who_holds_it_up_may_stay_unknown(
         self, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 from google.protobuf.message import Message
 from google.type.money_pb2 import Money
@@ -24,6 +25,7 @@ from shop.orders.v1.events_pb2 import (
 from shop.orders.v1.order_pb2 import (
     REJECTION_REASON_DEADLINE_EXCEEDED,
     REJECTION_REASON_INSUFFICIENT_CREDIT,
+    RejectionReason,
 )
 from shop.sagas.v1 import commands_pb2 as commands
 from twinlog import Begin, Reply, SagaInstance, SagaStatus, timestamp
@@ -203,6 +205,13 @@ def test_instances_in_memory_share_what_is_alike_and_keep_replies_as_bytes() -> 
 
 def test_the_rejection_of_an_unanswered_order_says_so() -> None:
     assert reject_order(after(BEGIN).context).reason == REJECTION_REASON_DEADLINE_EXCEEDED
+
+
+def test_a_reason_that_only_a_newer_version_knows_is_passed_on() -> None:
+    newer = cast("RejectionReason.ValueType", 1 + max(RejectionReason.values()))
+    refused = after(BEGIN, reply(CreditReservationFailed(order_id="o", reason=newer)))
+    assert refused.reason == str(newer)
+    assert reject_order(refused.context).reason == newer
 
 
 INPUTS = [reply(e) for e in (RESERVED, REFUSED, RELEASED, APPROVED, REJECTED)]

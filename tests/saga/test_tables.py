@@ -99,6 +99,17 @@ def test_an_instance_is_decided_and_folded_by_the_table_that_it_began_with() -> 
     assert (both.fold(events).version, both.fold(both.decide(both.initial, BEGIN)).version) == (1, 2)
 
 
+def test_new_instances_begin_with_the_version_that_is_asked_for() -> None:
+    tables = table([step(0)]), table([step(0), step(1)], version=2)
+    known, begun = saga_aggregate(*tables, begin_with=1), saga_aggregate(*tables)
+    assert known.fold(known.decide(known.initial, BEGIN)).version == known.current.version == 1
+    newer = known.fold(begun.decide(begun.initial, BEGIN))
+    assert newer.version == 2, "what the next deployment begins is read, and goes on"
+    assert known.decide(newer, reply("Done", 0)) == begun.decide(newer, reply("Done", 0))
+    with pytest.raises(ConfigurationError, match=r"version 3: .* has no table; put it beside"):
+        saga_aggregate(*tables, begin_with=3)
+
+
 def test_the_step_after_a_skipped_one_may_have_happened() -> None:
     sagas = saga_aggregate(table([step(0), step(1, undo=False)]))
     skipped = after(sagas, BEGIN, Skip("x", NOW))

@@ -98,7 +98,7 @@ async def check_saga_tables(tables: SagaTables, aggregates: Sequence[AnyAggregat
 
 
 async def _check(tables: SagaTables, sagas: SagaAggregate, schema: Schema) -> Keep:
-    name = sagas.newest.name
+    name = sagas.current.name
     given = {
         version: KeptTable(shape_of(saga), fingerprint_of(saga)) for version, saga in sagas.versions.items()
     }

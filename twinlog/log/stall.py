@@ -25,6 +25,8 @@ class Stall:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._began = 0.0
+        self._said = 0.0
+        """After how many seconds it was said last; it is again after twice as many."""
         self._timer: asyncio.TimerHandle | None = None
         self._asking: asyncio.Task[None] | None = None
         self._blockers = ""
@@ -47,7 +49,7 @@ class Stall:
     def began(self) -> None:
         """Notes the begin of an append."""
         loop = asyncio.get_running_loop()
-        self._began = loop.time()
+        self._began, self._said = loop.time(), 0.0
         self._timer = loop.call_later(_STALLED_SECONDS, self._stalled)
 
     def ended(self) -> None:
@@ -70,7 +72,9 @@ class Stall:
             self._blockers = ", ".join(await self._log.blockers())
         except Exception as error:  # the store may be what stalls
             log.debug("writer.blind", log=self._log.name, why=str(error))
-        log.warning("writer.stalled", log=self._log.name, held_up_by=self._blockers or "nobody known")
+        if self.seconds >= 2 * self._said:
+            self._said = self.seconds
+            log.warning("writer.stalled", log=self._log.name, held_up_by=self._blockers or "nobody known")
         await asyncio.sleep(_STALLED_SECONDS)
         self._stalled()
 

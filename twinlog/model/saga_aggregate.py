@@ -32,21 +32,30 @@ class SagaAggregate(Aggregate[SagaInstance, Command]):
 
     versions: Mapping[int, Saga] = field(default_factory=dict, compare=False)
     """Its tables, by version."""
+    begin_with: int = field(default=0, compare=False)
+    """The version that new instances start with."""
 
     @property
-    def newest(self) -> Saga:
+    def current(self) -> Saga:
         """The table that new instances start with."""
-        return self.versions[max(self.versions)]
+        return self.versions[self.begin_with]
 
 
-def saga_aggregate(*versions: Saga) -> SagaAggregate:
+def saga_aggregate(*versions: Saga, begin_with: int | None = None) -> SagaAggregate:
     """The aggregate of a saga's instances; give every version that still has instances, in any order.
 
-    New instances start with the newest version. The aggregate's name is ``<saga>_saga``. Raises ConfigurationError
-    where the tables are not versions of one saga.
+    New instances start with the version ``begin_with``, None: the current. With an older one, every replica learns the
+    newest table before the next deployment begins with it. The aggregate's name is ``<saga>_saga``. Raises
+    ConfigurationError where the tables are not versions of one saga, or none has that version.
     """
     _refuse_mixed(versions)
-    newest = max(versions, key=lambda saga: saga.version)
+    tables = {saga.version: saga for saga in versions}
+    if begin_with is None:
+        begin_with = max(tables)
+    if begin_with not in tables:
+        what = "new instances are to begin with it, and it has no table; put it beside the others"
+        raise WrongSagaTable(saga=versions[0].name, version=begin_with, what=what)
+    current = tables[begin_with]
 
     @cache
     def deciders() -> Mapping[int, SagaDecider]:
@@ -57,25 +66,26 @@ def saga_aggregate(*versions: Saga) -> SagaAggregate:
 
     def decide(instance: SagaInstance, command: Command) -> Events:
         known = deciders()
-        return (known.get(instance.version) or known[newest.version]).decide(instance, command)
+        return (known.get(instance.version) or known[current.version]).decide(instance, command)
 
     def evolve(instance: SagaInstance, event: Message) -> SagaInstance:
         known = deciders()
         if isinstance(event, pb.SagaStarted):
             if event.version not in known:
-                raise UnknownSagaVersion(saga=newest.name, version=event.version)
+                raise UnknownSagaVersion(saga=current.name, version=event.version)
             return known[event.version].evolve(instance, event)
-        return (known.get(instance.version) or known[newest.version]).evolve(instance, event)
+        return (known.get(instance.version) or known[current.version]).evolve(instance, event)
 
     return SagaAggregate(
-        name=f"{newest.name}_saga",
+        name=f"{current.name}_saga",
         initial=SagaInstance(),
         decide=decide,
         evolve=evolve,
-        partition_key=lambda instance: newest.partition_key(instance.trigger),
+        partition_key=lambda instance: current.partition_key(instance.trigger),
         due=lambda instance: instance.deadline,
         on_due=lambda _instance, now: Wake(now),
-        versions={saga.version: saga for saga in versions},
+        versions=tables,
+        begin_with=begin_with,
     )
 
 

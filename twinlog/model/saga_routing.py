@@ -28,7 +28,7 @@ def saga_policies(sagas: SagaAggregate, actor: str, clock: Clock) -> Sequence[Po
         if what := _wrong_start(saga, starts) or _wrong_routing(saga):
             raise WrongSagaTable(saga=saga.name, version=saga.version, what=what)
     logs = dict.fromkeys(log for saga in sagas.versions.values() for log in saga.sources)
-    id_of = sagas.newest.id
+    id_of = sagas.current.id
     assert id_of is not None
 
     def rule(type: type[Message]) -> Callable[[Any], Dispatch]:
@@ -45,7 +45,7 @@ def saga_policies(sagas: SagaAggregate, actor: str, clock: Clock) -> Sequence[Po
             log=log,
             actor=f"{actor}.{sagas.name}",
             rules={type: rule(type) for type in _heard(sagas, log)},
-            routing_key=sagas.newest.routing_key,
+            routing_key=sagas.current.routing_key,
         )
         for log in logs
     ]

@@ -60,7 +60,8 @@ _POOLER = (
 _RIGHTS = ("this user lacks a right", "grant it, or use the owner of the database")
 _MISFIT = (
     "the database does not have what this program's statements name, or has it otherwise",
-    "run the program that it was made for, or correct the user's search_path or its right to use the schema",
+    "run the program that it was made for, or correct the user's search_path or its right to use the schema; where the "
+    "database is a new one, start this program again, which makes what it needs",
 )
 
 _CLOSED_WITHIN = "underlying connection is closed"

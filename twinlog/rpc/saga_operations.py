@@ -67,7 +67,7 @@ class SagaOperations:
         not_found: type[NotFound] = SagaNotFound,
     ) -> None:
         """``not_found``: raised where a saga that was named is not there."""
-        self.sagas = {aggregate.newest.name: aggregate for aggregate in sagas}
+        self.sagas = {aggregate.current.name: aggregate for aggregate in sagas}
         """By the names of their tables."""
         self._commands = commands
         self._clock = clock

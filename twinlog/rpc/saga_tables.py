@@ -23,7 +23,7 @@ from twinlog.v1 import options_pb2
 def saga_tables(aggregates: Sequence[AnyAggregate]) -> Iterator[pb.SagaTable]:
     """Those of the sagas among some aggregates, by name and version."""
     sagas = [each for each in aggregates if isinstance(each, SagaAggregate)]
-    for aggregate in sorted(sagas, key=lambda each: each.newest.name):
+    for aggregate in sorted(sagas, key=lambda each: each.current.name):
         for version in sorted(aggregate.versions):
             yield _table(aggregate, aggregate.versions[version])
 
@@ -33,7 +33,7 @@ def _table(aggregate: SagaAggregate, saga: Saga) -> pb.SagaTable:
         saga=saga.name,
         aggregate=aggregate.name,
         version=saga.version,
-        newest=saga is aggregate.newest,
+        newest=saga is aggregate.current,
         starts_with=_name(saga.starts_with),
         steps=[_step(saga, step) for step in saga.steps],
         on_compensated=_step(saga, saga.on_compensated) if saga.on_compensated else None,

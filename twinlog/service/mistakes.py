@@ -290,9 +290,9 @@ def in_sagas(sagas: Sequence[SagaAggregate], consumers: Sequence[Consumer]) -> I
     actors = {consumer.actor for consumer in consumers}
     for saga in sagas:
         yield from _in_kept_events(saga)
-        if saga.newest.sources and not any(actor.endswith(f".{saga.name}") for actor in actors):
+        if saga.current.sources and not any(actor.endswith(f".{saga.name}") for actor in actors):
             yield (
-                f"saga {saga.newest.name!r} is declared and not subscribed, so that it would hear of no event; call "
+                f"saga {saga.current.name!r} is declared and not subscribed, so that it would hear of no event; call "
                 f"service.subscribe with it before serve, or leave out its sources where policies of your own feed it"
             )
 
@@ -310,12 +310,12 @@ def in_read_models(read_models: Sequence[Collection[str]], consumers: Sequence[C
 
 def _in_kept_events(saga: SagaAggregate) -> Iterator[str]:
     """What a saga keeps of events, it keeps in its own stream: there nobody could tell whom they are about."""
-    for event in dict.fromkeys(each for types in saga.newest.sources.values() for each in types):
+    for event in dict.fromkeys(each for types in saga.current.sources.values() for each in types):
         fields = personal_fields(event.DESCRIPTOR)
         if fields and fields.own and not fields.subject:
             yield (
-                f"saga {saga.newest.name!r} keeps {fields.type}, whose personal fields do not say whose they are; mark "
-                f"the field that names the person with (twinlog.v1.subject)"
+                f"saga {saga.current.name!r} keeps {fields.type}, whose personal fields do not say whose they are; "
+                f"mark the field that names the person with (twinlog.v1.subject)"
             )
 
 

@@ -37,7 +37,7 @@ def with_policies_of_sagas(
             found.append(subscriber)
             continue
         if subscriber.name not in {each.name for each in sagas}:
-            raise UndeclaredSaga(saga=subscriber.newest.name, service=service)
+            raise UndeclaredSaga(saga=subscriber.current.name, service=service)
         found += saga_policies(subscriber, service, clock)
     return found
 

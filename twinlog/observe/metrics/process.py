@@ -90,7 +90,7 @@ class Metrics:
             Writing(process.log.name, process.writer),
             Twins(inspected, streams, process.relay, clock),
             Consumers(inspected, streams, self._consumers, clock),
-            Sagas(lambda: process.saga_list, [each.newest.name for each in tables], clock, self._log.events),
+            Sagas(lambda: process.saga_list, [each.current.name for each in tables], clock, self._log.events),
             TimersDue(process.log, process.timers, clock),
             Leases(process.leases),
             Problems(inspected),

@@ -400,13 +400,15 @@ WITH moved AS (SELECT * FROM unnest($2::bigint[], $3::bigint[]) AS m (before, af
 UPDATE requests r SET position = m.after FROM moved m WHERE r.position = m.before;
 
 -- name: repair_checkpoints
--- Where consumers have to stand.
+-- Where consumers have to stand. What they are known to have handled beyond is another event from now on.
 INSERT INTO checkpoints (consumer, position) SELECT * FROM unnest($1::text[], $2::bigint[])
-ON CONFLICT (consumer) DO UPDATE SET position = excluded.position;
+ON CONFLICT (consumer) DO UPDATE SET position = excluded.position,
+       event_id = CASE WHEN checkpoints.event_position <= excluded.position THEN checkpoints.event_id END;
 
 -- name: repair_set_back
--- Sets a consumer back from a position.
-UPDATE checkpoints SET position = $3 WHERE consumer = $1 AND position = $2 RETURNING consumer;
+-- Sets a consumer back from a position. 0.1.0 moves on without noting an event, so none that may be gone stays noted.
+UPDATE checkpoints SET position = $3, event_id = CASE WHEN event_position <= $3 THEN event_id END
+ WHERE consumer = $1 AND position = $2 RETURNING consumer;
 
 -- name: repair_timers
 -- Has the timers of streams found out anew: version 0 says that the row may be wrong.
