@@ -288,7 +288,7 @@ async def test_a_server_that_comes_back_without_jetstream_is_told(own_nats: Embe
     await own_nats.stop()
     own_nats.extra = "jetstream: false"
     await own_nats.start()
-    await until(lambda: client.is_connected)
+    await until(lambda: client.stats["reconnects"] > 0 and client.is_connected)
     for ask in (
         twin.state(),
         twin.message(1),
