@@ -389,15 +389,26 @@ class TestAdmission:
             await asyncio.gather(first, *waiting)
 
 
+@asynccontextmanager
+async def hanging(
+    log: MemoryLog, *, known: bool = True
+) -> AsyncIterator[tuple[Writer, HeldUp, asyncio.Task[object]]]:
+    """A writer with an append that hangs until the gate is open; ``known``: whether it is told who holds it up."""
+    gate = HeldUp(log)
+    gate.known = known
+    async with writing(gate) as writer:
+        yield writer, gate, asyncio.create_task(writer.execute(add(1)))
+
+
 class TestStall:
-    async def test_an_append_that_hangs_is_a_problem_that_names_who_holds_it_up(
-        self, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    @pytest.fixture(autouse=True)
+    def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An append is one that hangs sooner than in earnest."""
         monkeypatch.setattr("twinlog.log.stall._STALLED_SECONDS", 0.05)
-        gate = HeldUp(log)
+
+    async def test_an_append_that_hangs_is_a_problem_that_names_who_holds_it_up(self, log: MemoryLog) -> None:
         with capture_logs() as said:
-            async with writing(gate) as writer:
-                waiting = asyncio.create_task(writer.execute(add(1)))
+            async with hanging(log) as (writer, gate, waiting):
                 await until(lambda: "held up by" in (writer.problem or ""))
                 assert re.fullmatch(
                     r"log counters: the oldest append has been waiting for \d+ s; it is held up by pid 7 \(psql\)",
@@ -409,28 +420,17 @@ class TestStall:
         events = [line["event"] for line in said]
         assert (events[0], events[-1]) == ("writer.stalled", "writer.goes_on")
 
-    async def test_one_that_hangs_for_long_is_said_ever_more_seldom(
-        self, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("twinlog.log.stall._STALLED_SECONDS", 0.05)
-        gate = HeldUp(log)
+    async def test_one_that_hangs_for_long_is_said_ever_more_seldom(self, log: MemoryLog) -> None:
         with capture_logs() as said:
-            async with writing(gate) as writer:
-                waiting = asyncio.create_task(writer.execute(add(1)))
+            async with hanging(log) as (_, gate, waiting):
                 await until(lambda: gate.asked >= 13)  # said each time, the last would be after 3 minutes
                 times = sum(line["event"] == "writer.stalled" for line in said)
                 gate.open.set()
                 await waiting
         assert 2 <= times < 12
 
-    async def test_who_holds_it_up_may_stay_unknown(
-        self, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("twinlog.log.stall._STALLED_SECONDS", 0.05)
-        gate = HeldUp(log)
-        gate.known = False
-        async with writing(gate) as writer:
-            waiting = asyncio.create_task(writer.execute(add(1)))
+    async def test_who_holds_it_up_may_stay_unknown(self, log: MemoryLog) -> None:
+        async with hanging(log, known=False) as (writer, gate, waiting):
             await until(lambda: gate.asked >= 2)
             assert re.fullmatch(
                 r"log counters: the oldest append has been waiting for \d+ s", writer.problem or ""
