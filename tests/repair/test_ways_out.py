@@ -64,6 +64,72 @@ async def test_a_stream_ahead(site: Site, own: int) -> None:
     assert (await site.repair())[1].endswith("nothing to repair.")
 
 
+@pytest.mark.parametrize("own", [0, 3])
+async def test_a_stream_ahead_that_lacks_messages_before(site: Site, own: int) -> None:
+    """Nobody delivers it as it is, and it has the only copy of what the log lost."""
+    events = await grow(site.log, 20)
+    await copied(site)
+    for hole in (3, 4, 9):
+        await site.damage.remove(hole)
+    await site.cut(12)
+    await grow(site.log, own, "b")
+    relay = Relay(site.log, site.twin)
+    async with running(relay):
+        await until(lambda: relay.problem is not None)
+        assert f"`twinlog repair {site.log.name}` puts it back" in str(relay.problem)
+        code, said = await site.repair()
+        assert (code, f"lost events {site.log.name}/13 to 20" in said) == (MENDED, True), said
+        await until(lambda: relay.problem is None)
+        await mirrored(site.log, site.twin)
+    ids = [event.event_id for event in await site.log.read(0, 100)]
+    assert (ids[:20], len(ids)) == ([event.event_id for event in events], 20 + own)
+    assert (await site.repair())[1].endswith("nothing to repair.")
+
+
+@pytest.mark.parametrize("holes", [[20], [13], [12], [15, 16]])
+@pytest.mark.parametrize("own", [0, 2])
+async def test_a_stream_ahead_that_lacks_some_of_what_the_log_lost(
+    site: Site, own: int, holes: list[int]
+) -> None:
+    """It is left as it is until somebody lets go of what is in neither: the rest is nowhere else."""
+    await grow(site.log, 20)
+    await copied(site)
+    for hole in holes:
+        await site.damage.remove(hole)
+    await site.cut(12)
+    await grow(site.log, own, "b")
+    relay = Relay(site.log, site.twin)
+    async with running(relay):
+        await until(lambda: relay.problem is not None)
+        assert f"`twinlog repair {site.log.name} --dry-run` says what was lost" in str(relay.problem)
+        code, said = await site.repair()
+        first = min(13, *holes)
+        some = f"it has {21 - first - len(holes)} of {first} to 20"
+        assert (code, some in said) == (LEFT, True), said
+        assert (await site.twin.state()).last == 20
+        code, said = await site.repair(give_up=True)
+        assert (code, f"Given up: events {first} to 20." in said) == (MENDED, True), said
+        await until(lambda: relay.problem is None)
+        await mirrored(site.log, site.twin)
+    assert not await wrong_with(site)
+    assert (await site.repair())[1].endswith("nothing to repair.")
+
+
+async def test_a_stream_that_was_trimmed_beyond_what_a_restored_log_has(site: Site) -> None:
+    events = await grow(site.log, 20)
+    await copied(site)
+    await site.consume(events[-1])
+    await site.damage.purge(keep=5)
+    await site.cut(12)
+    database = await site.database()
+    code, said = await site.repair(database=database)
+    assert (code, "lost its events from 13 on" in said, "it has 5 of 13 to 20" in said) == (LEFT, True, True)
+    code, said = await site.repair(give_up=True, database=database)
+    assert (code, "It goes back to 12;" in said) == (MENDED, True), said
+    await copied(site)
+    assert (await site.repair())[1].endswith("nothing to repair.")
+
+
 def files_removed(folder: Path) -> int:
     files = [path for path in folder.rglob("*") if path.is_file()]
     for path in files:

@@ -204,10 +204,9 @@ class _Repair:
     async def _restore(self, found: Difference, astray: bool) -> int:
         """Puts back into the log what the stream still has."""
         if not found.complete:
-            last = found.theirs[-1].position
             self.say(
                 f"{self.log.name} lost its events from {found.since} on, and of those the stream has lost some too: "
-                f"it has {found.since} to {last} of {found.since} to {found.state.last} ({found.damaged})."
+                f"it has {len(found.theirs)} of {found.since} to {found.last} ({found.damaged})."
             )
             self.say("Restore a database that has them; or give them up with --give-up.")
             return LEFT
@@ -346,8 +345,7 @@ class _Repair:
     async def _tell_given_up(self, found: Difference, back: Sequence[_Follower]) -> None:
         """What is let go of, and who has to go back for it."""
         if found.since and not only_notes_of_projections(found.theirs):
-            last = max(event.position for event in found.theirs)
-            self._list(f"Given up: events {found.since} to {last}.", found.theirs)
+            self._list(f"Given up: events {found.since} to {found.last}.", found.theirs)
             await self._tell_effects(found.theirs)
         elif found.since:
             self._list(
@@ -356,7 +354,8 @@ class _Repair:
                 found.theirs,
             )
         if found.damaged:
-            self.say(f"The stream is damaged: {found.damaged}. Its log has all of its events.")
+            has = "" if found.since else " Its log has all of its events."
+            self.say(f"The stream is damaged: {found.damaged}.{has}")
         for one in back:
             self.say(
                 f"Consumer {one.consumer} in {one.database} has handled event {one.position}, which the log does not "
