@@ -20,7 +20,8 @@ from twinlog import Recorded
 from twinlog.log.repair import GivenUp, Unrepairable
 from twinlog.postgres.archiving import Rule, archive
 from twinlog.postgres.identity import NotThatLog, identify
-from twinlog.service.repair import LEFT, MENDED, NOTHING, Options, repair
+from twinlog.service.relink import LEFT, MENDED, NOTHING
+from twinlog.service.repair import Options, repair
 from twinlog.testing.internals import (
     Batch,
     JetStreamTwin,
@@ -113,6 +114,26 @@ async def test_a_stream_ahead_that_lacks_some_of_what_the_log_lost(
         await mirrored(site.log, site.twin)
     assert not await wrong_with(site)
     assert (await site.repair())[1].endswith("nothing to repair.")
+
+
+async def test_all_that_was_lost_is_listed_where_it_is_asked_for_and_erasures_are_named(site: Site) -> None:
+    await grow(site.log, 30)
+    await copied(site)
+    await site.cut(5)
+    asked = Options(site.log.name, site.postgres_url, site.nats_url, dry_run=True)
+
+    async def says(of: Options) -> list[str]:
+        said: list[str] = []
+        assert await repair(of, said.append) == MENDED
+        return said
+
+    few = await says(asked._replace(keys="not_there"))
+    assert "  and 5 more, which --all lists" in few
+    assert not [line for line in few if "erased" in line]
+    every = await says(asked._replace(all=True, keys=await site.database()))
+    assert not [line for line in every if " more" in line]
+    assert sum(line.startswith(f"  {site.log.name}/") for line in every) == 25
+    assert [line for line in every if line.endswith("UTC have their keys again: erase them again.")]
 
 
 async def test_a_stream_that_was_trimmed_beyond_what_a_restored_log_has(site: Site) -> None:
