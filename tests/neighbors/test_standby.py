@@ -73,7 +73,9 @@ async def test_replicas_with_two_nats_servers_are_not_silent() -> None:
             async with running(copies, stands_by):
                 await grow(log, 3)
                 await mirrored(log, there)
+                grown = asyncio.get_running_loop().time()
                 problem = await told(stands_by)
+                assert 19 < asyncio.get_running_loop().time() - grown < 21, "three looks after it was seen"
                 assert copies.problem is None
                 await asyncio.sleep(HOUR)
                 assert events(said) == ["relay.stands_still"], "said once"
