@@ -111,8 +111,10 @@ async def test_an_idle_log_and_a_server_that_is_away_are_no_problem_of_a_standby
         assert stands_by.problem is None
         assert twin.looks <= HOUR / 5, "a look every five seconds"
         await grow(log, 3)
+        await asyncio.sleep(12)
         twin.away = True
         await asyncio.sleep(HOUR)
         assert stands_by.problem is None
-        twin.away = False
+        twin.away, back = False, asyncio.get_running_loop().time()
         assert "stands still at event 3" in await told(stands_by)
+        assert asyncio.get_running_loop().time() - back > 10, "looks of before an outage do not count"
