@@ -311,6 +311,11 @@ async def test_policies_and_effects_under_another_name_would_do_everything_again
         except StoredOtherwise as error:
             wrong += [] if refused and "SET consumer = 'desks.loans'" in str(error) else [str(error)]
         await starts(new, {"desks.loans": at})  # its checkpoint was renamed
+        try:
+            await starts(old, {"desks.loans": at})  # and the program is rolled back
+            wrong += [f"{kind}: was let pass after a rollback"] if refused else []
+        except StoredOtherwise as error:
+            wrong += [] if refused and "SET consumer = 'desk.loans'" in str(error) else [str(error)]
         await starts(new, {"desk.loans": at, "desks.loans": at})
     assert not wrong
 

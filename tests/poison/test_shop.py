@@ -200,7 +200,7 @@ async def test_a_saga_of_a_version_that_is_unknown_here_is_the_same_case() -> No
         started = SagaStarted.FromString(first.payload)
         started.version = 99
         log.streams[stream][0] = first._replace(payload=started.SerializeToString())
-        with pytest.raises(StreamUnreadable, match="Version 99 of saga credit is unknown"):
+        with pytest.raises(StreamUnreadable, match=r"at version 1: Version 99 of saga credit is unknown"):
             await shown(shop, bad)
         assert (await shown(shop, good)).status == sagas.SAGA_STATUS_RUNNING
 

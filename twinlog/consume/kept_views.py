@@ -134,12 +134,14 @@ class KeptViews:
         if (kept and not before) or not self._filled(view, now, before):
             return  # somebody said that the rows may stay, or there are none
         here, there = _parts(now, _CONSUMER), _parts(before, _CONSUMER)
+        gone = {name: log for name, log in there.items() if name not in here}
         for consumer, log in here.items():
             upto = self._upto(view, consumer, log)
-            if consumer not in there:
-                yield from self._joined(
-                    view, consumer, log, now, {k: v for k, v in there.items() if k not in here}
-                )
+            # Also of one that is known: a rollback comes back to a name whose checkpoint was renamed.
+            if again := self._told_again(view, consumer, log, gone):
+                yield again
+            elif consumer not in there:
+                yield from self._joined(view, consumer, log, now)
             elif log != there[consumer]:
                 yield f"projection {consumer!r} followed log {there[consumer]!r} and follows {log!r}"
             elif upto:
@@ -149,22 +151,23 @@ class KeptViews:
                 yield f"it had {before[_ROWS]}, and has {now[_ROWS]}"
             yield from _other_columns(view.table, before, now, now)
 
-    def _joined(
-        self, view: AnyView, consumer: str, log: str, now: Form, gone: Mapping[str, str]
-    ) -> Iterator[str | _PassedOver]:
-        upto = self._at_home(view, consumer)  # every other build begins at the first event
+    def _told_again(self, view: AnyView, consumer: str, log: str, gone: Mapping[str, str]) -> str:
+        """Where rows are of a projection that is gone, and this one begins at the first event: that, in words."""
         for old in [each for each, of in gone.items() if of == log]:
             if moved := [*self._renamed(view, old, consumer, log)]:
                 statements = "; ".join(
                     f"UPDATE checkpoints SET consumer = '{to}' WHERE consumer = '{each}'"
                     for each, to in moved
                 )
-                yield (
-                    f"projection {old!r} is gone, and {consumer!r} is new and would tell its rows of log {log!r} again "
-                    f"from the first event on; call it {old!r} again, or rename its checkpoint while the service "
-                    f"stands still: {statements}"
+                return (
+                    f"projection {old!r} is gone, and {consumer!r} has no checkpoint and would tell its rows of log "
+                    f"{log!r} again from the first event on; call it {old!r} again, or rename its checkpoint while the "
+                    f"service stands still: {statements}"
                 )
-                return
+        return ""
+
+    def _joined(self, view: AnyView, consumer: str, log: str, now: Form) -> Iterator[str | _PassedOver]:
+        upto = self._at_home(view, consumer)  # every other build begins at the first event
         if upto and consumer in self._known:
             way_out = "give it a projection of its own, whose name is new"
             if view.version > 1:

@@ -257,17 +257,19 @@ class KeptConsumers:
             new = [
                 each
                 for (of, each), follows in given.items()
-                if (of, follows) == (kind, log)
-                and (of, each) not in self._kept
-                and not self._checkpoints.get(each)
+                if (of, follows) == (kind, log) and self._begins((of, each))
             ]
             if at and new:
                 yield (
-                    f"{kind} {name!r}, which have handled log {log!r} up to {at}, are gone, and {new[0]!r} are new and "
-                    f"would do all of it again. Call them {name!r} again, or rename their checkpoint while the service "
-                    f"stands still: UPDATE checkpoints SET consumer = '{new[0]}' WHERE consumer = '{name}'. If they "
-                    f"are retired, deploy once without both of them"
+                    f"{kind} {name!r}, which have handled log {log!r} up to {at}, are gone, and {new[0]!r} have no "
+                    f"checkpoint and would do all of it again. Call them {name!r} again, or rename their checkpoint "
+                    f"while the service stands still: UPDATE checkpoints SET consumer = '{new[0]}' WHERE consumer = "
+                    f"'{name}'. If they are retired, deploy once without both of them"
                 )
+
+    def _begins(self, named: Named) -> bool:
+        """Whether it begins at the first event: a new one, or one of a program that another has taken the place of."""
+        return (named not in self._kept or self._kept[named].retired) and not self._checkpoints.get(named[1])
 
     def _gone(self, given: Mapping[Named, str]) -> list[Named]:
         return [named for named, each in self._kept.items() if not each.retired and named not in given]

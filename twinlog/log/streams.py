@@ -17,6 +17,7 @@ from twinlog.model.errors import (
     TwinlogError,
     UndecodableEvent,
     UnknownEventType,
+    UnknownSagaVersion,
     defect,
     named,
 )
@@ -156,7 +157,7 @@ def fold(schema: Schema, at: Entry, events: Sequence[Recorded]) -> Entry | Unrea
     for event in events:
         try:
             state = aggregate.fold(schema.decode(event), state)
-        except (UnknownEventType, UndecodableEvent) as error:
+        except (UnknownEventType, UnknownSagaVersion, UndecodableEvent) as error:
             return _unreadable(_after(at, state, last), event, str(error), error)
         except BaseException as error:  # an evolve that does not know the event, or not this state
             shown = withheld(

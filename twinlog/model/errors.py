@@ -166,6 +166,12 @@ class UnknownEventType(TwinlogError):
     reason = "UNKNOWN_EVENT_TYPE"
 
 
+class UnknownSagaVersion(TwinlogError):
+    """Version {version} of saga {saga} is unknown to this program; deploy one that has its table."""
+
+    reason = "UNKNOWN_SAGA_VERSION"
+
+
 class UndecodableEvent(TwinlogError):
     """The payload of event {event} cannot be parsed as {type}; put back the bytes that its stream or a backup has."""
 

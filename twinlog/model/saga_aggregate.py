@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import Message
 
 from twinlog.model.aggregate import Aggregate, Events
-from twinlog.model.errors import ConfigurationError, TwinlogError
+from twinlog.model.errors import ConfigurationError, UnknownSagaVersion
 from twinlog.model.forms import WrongForm, shown
 from twinlog.model.saga import Command, SagaInstance, Wake
 from twinlog.model.saga_table import Saga, WrongSagaTable
@@ -18,12 +18,6 @@ from twinlog.v1 import saga_pb2 as pb
 
 if TYPE_CHECKING:
     from twinlog.model.saga_decider import SagaDecider
-
-
-class UnknownSagaVersion(TwinlogError):
-    """Version {version} of saga {saga} is unknown to this program; deploy one that has its table."""
-
-    reason = "UNKNOWN_SAGA_VERSION"
 
 
 @dataclass(frozen=True)
