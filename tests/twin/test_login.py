@@ -169,6 +169,36 @@ async def test_a_permission_that_is_missing_is_told(monkeypatch: pytest.MonkeyPa
             await jetstream.connect(url_of(server, "right"), "tests")
 
 
+async def test_a_subscription_that_the_server_took_away_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server lets permissions be changed while it runs; it ends what is forbidden, and begins nothing again."""
+    monkeypatch.setattr(api, "REQUEST_TIMEOUT_SECONDS", 0.5)
+    async with nats_with(login("right")) as server:
+        client = await jetstream.connect(url_of(server, "right"), "tests")
+        client.options["ping_interval"] = 0.2
+        twin, log = JetStreamTwin(client, "orders"), MemoryLog("orders")
+        relay = Relay(log, twin)
+        async with running(relay):
+            relay.offer(await grow(log, 1))
+            await until(lambda: relay.position == 1)
+            configuration = server.folder / "nats.conf"
+            allowed = configuration.read_text()
+            denied = login("right", 'permissions: { subscribe: { deny: "_INBOX.>" } }')
+            configuration.write_text(allowed.replace(login("right"), denied))
+            os.kill(server.pid, signal.SIGHUP)
+            await until(lambda: bool(client.refusal("anything")))
+            await append(log, batch((counter("b"), 0, 1)))
+            relay.offer([])
+            await until(lambda: "lacks a permission" in str(relay.problem))
+            configuration.write_text(allowed)
+            os.kill(server.pid, signal.SIGHUP)
+            await until(lambda: relay.position == 2 and relay.problem is None)
+            await until(lambda: not client.fault)
+        assert client.stats["reconnects"] == 0
+        await jetstream.close(client)
+
+
 async def test_a_permission_that_a_delivery_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server says nothing in reply to a pull that it refuses."""
     monkeypatch.setattr(delivery, "_HEARTBEAT_SECONDS", 0.2)

@@ -34,6 +34,7 @@ _REFUSAL = re.compile(rb"^-ERR '?([^'\r\n]+)", re.MULTILINE)
 _NO_RESPONDERS = b"NATS/1.0 503"
 _LEARN_SECONDS = 5.0
 _FORBIDDEN, _TOO_MANY, _INBOXES = "permissions violation", "maximum subscriptions exceeded", "_inbox."
+_UNSUBSCRIBED = (f"{_FORBIDDEN} for subscription", _TOO_MANY)
 """What the server refuses while the connection stays, and what concerns everything that waits for an answer."""
 
 
@@ -79,6 +80,10 @@ class NatsClient(Client):
         self._learned_at = -_LEARN_SECONDS
         self.fault: Exception | None = None
         """Why there is no connection, or what the server refused last."""
+        self._unsubscribed = False
+        """Whether the server has refused or taken away a subscription, which it gives back to nobody by itself."""
+        self._asked_again = False
+        """Whether they were asked for again, and what the server says to it has not come yet."""
 
     async def request(self, subject: str, *args: Any, **kwargs: Any) -> Msg:
         """Like nats-py's, but never swallows a cancellation, and a NoAnswer tells why."""
@@ -216,8 +221,24 @@ class NatsClient(Client):
         """The server's word that something is wrong. At most of them nats-py would close the connection for good."""
         error = NatsError(f"nats: {err_msg}")
         await self._error_cb(error)
+        self._unsubscribed |= any(part in err_msg for part in _UNSUBSCRIBED)
         if _FORBIDDEN not in err_msg and _TOO_MANY not in err_msg:
             await self._process_op_err(error)
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        if future is None:  # every few seconds
+            if self._unsubscribed:
+                await self._subscribe_again()
+            elif self._asked_again:  # and the server has not refused
+                self._asked_again, self.fault = False, None
+        await super()._send_ping(future)
+
+    async def _subscribe_again(self) -> None:
+        """Asks for every subscription once more: for the server, one that it still has stays the same."""
+        self._unsubscribed, self._asked_again = False, True
+        for subscription in [*self._subs.values()]:
+            if not subscription._max_msgs:
+                await self._send_subscribe(subscription)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """nats-py's parser calls this for every message; ``headers`` are None where there are none."""

@@ -139,7 +139,7 @@ class _Heard:
         self._log.warning("nats.reconnected", name=self._name)
 
 
-_OWN_NAMES = re.compile(r"(cursor|count)-[0-9a-f]+|_inbox\.[\w.]+")
+_OWN_NAMES = re.compile(r"(cursor|count)-[0-9a-f]+|_inbox\.[\w.*]+| \(sid.*")
 """What a subject has of its own each time, in the lower case that nats-py gives it."""
 
 
