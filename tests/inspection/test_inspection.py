@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -327,12 +327,17 @@ async def test_those_who_follow_a_log_share_looks_at_it() -> None:
     """Hundreds that each look for themselves take the connections that commands need."""
 
     class Counted(MemoryLog):
-        looks = 0
+        looks = reads = 0
 
         async def head(self) -> int:
             self.looks += 1
             await asyncio.sleep(0.01)
             return await super().head()
+
+        async def read(self, after: int, limit: int) -> Sequence[Recorded]:
+            self.reads += 1
+            await asyncio.sleep(0.01)
+            return await super().read(after, limit)
 
     log = Counted("log")
     inspected = Inspected("service", log, MemoryTwin("log"), Schema(), datetime.now(UTC))
@@ -347,6 +352,9 @@ async def test_those_who_follow_a_log_share_looks_at_it() -> None:
     assert log.looks < 100 + 10 / 0.1 + 10
     await grow(log, 3)
     await until(lambda: [*seen.values()] == [3] * 100)
+    await grow(log, 2)
+    await until(lambda: [*seen.values()] == [5] * 100)
+    assert log.reads < 20
     for task in following:
         task.cancel()
     await asyncio.gather(*following, return_exceptions=True)

@@ -9,7 +9,6 @@ from datetime import UTC
 from functools import partial
 
 import twinlog
-from twinlog._aio.tasks import to_its_end
 from twinlog.log import scan
 from twinlog.log.past import Moment
 from twinlog.log.ports import Log, ReadRequest
@@ -25,6 +24,7 @@ from twinlog.model.times import timestamp
 from twinlog.rpc.context import Context, time_left
 from twinlog.rpc.inspection import Inspected, Patience
 from twinlog.rpc.inspection_relations import correlated_events, trace
+from twinlog.rpc.log_reading import End, Reading
 from twinlog.rpc.logged_event import logged, that_fit
 from twinlog.rpc.moments import as_spelled, moment_of, stream_of, time_of
 from twinlog.rpc.saga_tables import saga_tables
@@ -43,9 +43,6 @@ _ROOM_BYTES = 4_000_000
 """Of all that is told of a stream: a client takes messages of 4 MiB."""
 _MOST_SECONDS = 5.0
 """How long a call without a deadline waits for the process's servers."""
-_LOOK_EVERY_SECONDS = 0.25
-_LOOKS_APART_SECONDS = 0.1
-"""The least time between two looks of those who follow a log: they share them, however many they are."""
 _NO_END = 2**63 - 1
 
 
@@ -62,12 +59,13 @@ class StreamNotBegun(NotFound):
 
 
 class InspectionService(InspectionServiceServicer):
-    def __init__(self, inspected: Inspected) -> None:
+    def __init__(self, inspected: Inspected, log: Log | None = None) -> None:
+        """``log``: through which streams and events are looked up, if not as the process itself does."""
         self._inspected = inspected
-        self._log = inspected.log
-        self._head = _Head(inspected.log)
+        self._log = log or inspected.log
+        self._end = End(self._log)
         codecs = StateCodecs(inspected.schema, inspected.personal)
-        self._past = TimeTravel(inspected.log, inspected.schema, codecs)
+        self._past = TimeTravel(self._log, inspected.schema, codecs)
         self._logged = partial(logged, schema=inspected.schema)
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:
@@ -109,14 +107,14 @@ class InspectionService(InspectionServiceServicer):
             wanted = replace(wanted, stream=str(await as_spelled(self._log, one)))
         head = await self._log.head()
         upto = min(request.upto, head) if request.upto else head
-        reading = _Reading(self._log, wanted, request.after)
+        reading = Reading(self._log, wanted, request.after)
         events = reading.newest(newest, upto) if newest else reading.range(upto, limit)
         async for event in events:
             yield pb.ReadLogResponse(event=self._logged(event), position=event.position)
         if not (request.follow and reading.complete):
             yield pb.ReadLogResponse(position=reading.position, complete=reading.complete)
             return
-        async for event in reading.to_come(request.upto or _NO_END, self._head):
+        async for event in reading.to_come(request.upto or _NO_END, self._end):
             yield pb.ReadLogResponse(event=self._logged(event), position=event.position)
 
     async def GetStream(self, request: pb.GetStreamRequest, context: Context) -> pb.GetStreamResponse:
@@ -277,67 +275,6 @@ def _until(checks: Checks, request: pb.GetStreamRequest) -> float | None:
         return None
     within = checks.age("state_within", request.state_within)
     return asyncio.get_running_loop().time() + within.total_seconds()
-
-
-class _Head:
-    """The head of a log for all who follow it."""
-
-    def __init__(self, log: Log) -> None:
-        self._log = log
-        self._look: asyncio.Future[int] | None = None
-        self._next = 0.0
-
-    async def now(self) -> int:
-        """As of 0.1 s ago, or later. Raises Unavailable."""
-        time = asyncio.get_running_loop().time()
-        if self._look is None or (self._look.done() and time >= self._next):
-            self._look, self._next = asyncio.ensure_future(self._log.head()), time + _LOOKS_APART_SECONDS
-        return await to_its_end(self._look)
-
-
-class _Reading:
-    """One look through the log, and how far it came."""
-
-    def __init__(self, log: Log, wanted: scan.Filter, after: int) -> None:
-        self.position = after
-        self.complete = True
-        """Whether all that was asked for was given."""
-        self._log = log
-        self._wanted = wanted
-
-    async def newest(self, count: int, upto: int) -> AsyncIterator[Recorded]:
-        """The newest events up to a position."""
-        events, self.complete = await scan.newest(self._log, self._wanted, count, self.position, upto)
-        for event in events:
-            yield event
-        self.position = max(self.position, upto)
-
-    async def range(self, upto: int, limit: int) -> AsyncIterator[Recorded]:
-        """At most so many events, up to a position."""
-        if self._wanted.since:
-            self.position = max(self.position, await scan.first_at(self._log, self._wanted.since, upto))
-        began = self.position
-        async for page in scan.pages(self._log, self._wanted, began, upto):
-            for event in page.events:
-                if not limit:
-                    self.complete = False
-                    return
-                yield event
-                self.position, limit = event.position, limit - 1
-            self.position = max(self.position, page.position)
-            if page.position - began >= scan.MOST_LOOKED_AT and page.position < upto:
-                self.complete = False
-                return
-
-    async def to_come(self, upto: int, head: _Head) -> AsyncIterator[Recorded]:
-        """Events as they are committed, until the caller has enough."""
-        while self.position < upto:
-            end = min(await head.now(), upto)
-            async for page in scan.pages(self._log, self._wanted, self.position, end):
-                for event in page.events:
-                    yield event
-                self.position = max(self.position, page.position)
-            await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
 
 def _filter(checks: Checks, request: pb.ReadLogRequest, schema: Schema) -> scan.Filter:

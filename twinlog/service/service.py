@@ -278,12 +278,12 @@ class Service:
         views = [await self._view_service()] if self.view_builds.declared else []
         parts: list[Watched] = [self.relay, self.lineage, self.writer, *self.watched, self.view_builds]
         self.inspected.parts = parts
-        looked_at = replace(self.inspected, log=InTurn(self.log))
+        log = InTurn(self.log)
         for_operators = [
             DeadLetterService(self.dead_letters, pages, self.schema),
-            InspectionService(looked_at),
-            HistoryService(looked_at.log, self.peers),
-            SnapshotService(looked_at, pages),
+            InspectionService(self.inspected, log),
+            HistoryService(log, self.peers),
+            SnapshotService(replace(self.inspected, log=log), pages),
             *sagas,
             *views,
         ]
