@@ -33,6 +33,7 @@ from twinlog.service.relink import LEFT, MENDED, NOTHING, relink
 
 _SHOWN = 20
 """Lines of a list, unless all are asked for."""
+_GIVE_UP = "give them up with --give-up, which lists with --dry-run what that loses"
 
 
 class Options(NamedTuple):
@@ -166,7 +167,7 @@ class _Repair:
                 f"{self.log.name} lost its events from {found.since} on, and of those the stream has lost some too: "
                 f"it has {len(found.theirs)} of {found.since} to {found.last} ({found.damaged})."
             )
-            self.say("Restore a database that has them; or give them up with --give-up.")
+            self.say(f"Restore a database that has them; or {_GIVE_UP}.")
             return LEFT
         made = await postgres.planned(self.log, found)
         self._tell(made)
@@ -247,8 +248,7 @@ class _Repair:
         gone = await self._tell_gone(head, astray)
         if (back or gone) and not self.options.give_up:
             self.say(
-                "Neither the log nor the stream has these events. Restore a database that has them; or give them "
-                "up with --give-up."
+                f"Neither the log nor the stream has these events. Restore a database that has them; or {_GIVE_UP}."
             )
             return LEFT
         if astray:
