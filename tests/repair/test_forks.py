@@ -320,6 +320,19 @@ def event(
     return Recorded("counters", position, *new, batch().recorded_at)
 
 
+async def test_a_stream_with_a_changed_message_still_gives_back_what_the_log_lost(
+    log: MemoryLog, twin: MemoryTwin
+) -> None:
+    async with running(Relay(log, twin)):
+        await grow(log, 9)
+        await mirrored(log, twin)
+    log.events[2] = log.events[2]._replace(payload=b"as it should be")
+    cut(log, 6)
+    found = await difference(log, twin)
+    assert (found.damaged, found.since, len(found.theirs)) == ("its message 3 was changed", 7, 3)
+    assert found.complete
+
+
 def test_what_nobody_has_seen_is_moved_behind_what_others_have() -> None:
     theirs = [event(4, "a", 2), event(5, "b", 1)]
     ours = [event(4, "c", 1), event(5, "c", 2)]
