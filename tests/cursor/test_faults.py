@@ -277,6 +277,62 @@ async def test_deliveries_that_were_lost_while_nothing_came_are_no_fault_for_eve
         await until(lambda: cursor.problem is None and not twin.lost)
 
 
+async def test_a_delivery_that_is_lost_now_and_then_is_no_fault() -> None:
+    source, twin, handler = Source(), Opened(), Careful()
+    await twin.create(1)
+    cursor = Cursor(twin, handler)
+    async with running(cursor):
+        for number in range(1, 9):
+            handler.failures = [DeliveryLost(stream="source", why="1 of its events are gone")]
+            await twin.publish(source.add(f"a:{number}"))
+            await until(partial(is_at, cursor, number))
+    assert (len(twin.opened), cursor.last_error) == (9, "")
+
+
+class Slow(Careful):
+    """Answers slowly where its checkpoint is, and is slow to tell of what it has handled."""
+
+    def __init__(self, *, first_asked: bool) -> None:
+        super().__init__()
+        self.first_asked = first_asked
+        self.looks, self.answered = 0, False
+        self.answers, self.tells = asyncio.Event(), asyncio.Event()
+
+    async def stored(self) -> int:
+        self.looks += 1
+        kept = self.kept
+        await self.answers.wait()
+        self.answered = True
+        return kept if self.first_asked else self.kept
+
+    async def handle(self, events: Sequence[Recorded], after: int) -> int:
+        kept = await super().handle(events, after)
+        await self.tells.wait()
+        return kept
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["handled meanwhile", "being handled"])
+async def test_a_checkpoint_that_moves_while_it_is_asked_for_ends_no_delivery(
+    monkeypatch: pytest.MonkeyPatch, is_told: bool
+) -> None:
+    monkeypatch.setattr(cursor_module, "_LOOK_SECONDS", 0.01)
+    source, twin, handler = Source(), Opened(), Slow(first_asked=is_told)
+    await twin.create(1)
+    cursor = Cursor(twin, handler)
+    async with running(cursor):
+        await until(lambda: handler.looks == 1)
+        await twin.publish(source.add("a:1", "a:2", "a:3", "a:4"))
+        await until(lambda: handler.kept == 4)
+        first, then = handler.tells, handler.answers
+        if not is_told:
+            first, then = then, first
+        first.set()
+        await until(lambda: cursor.position == 4 if is_told else handler.answered)
+        then.set()
+        await until(lambda: handler.looks > 1 and cursor.position == 4)
+    assert (handler.seen, twin.opened) == ([1, 2, 3, 4], [0])
+
+
 async def test_a_defect_is_told_as_one_and_is_not_over_before_the_event_is_handled() -> None:
     source, twin, handler = Source(), Opened(), Careful()
     await twin.create(1)

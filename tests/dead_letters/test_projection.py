@@ -21,10 +21,12 @@ from tests.dead_letters.journal import (
     event,
     positions,
 )
-from twinlog import PostgresViews, Projection, Schema, StreamId, View, ViewStore
+from twinlog import PostgresViews, Projection, Schema, StreamId, Unavailable, View, ViewStore
+from twinlog.consume import Progress
 from twinlog.consume.dead_lettering import DeadLettering
-from twinlog.consume.dead_letters import DeadLetterId, Discard, NotParked
+from twinlog.consume.dead_letters import DeadLetterId, DeadLettersChanged, Discard, NotParked
 from twinlog.log.ports import Conflict
+from twinlog.model.errors import RowsRefused, WrongSetting
 from twinlog.postgres.view_writer import OtherColumns, OtherTables
 from twinlog.testing import START, MemoryViews
 from twinlog.testing.internals import (
@@ -33,6 +35,8 @@ from twinlog.testing.internals import (
     Batch,
     CheckpointAdvance,
     CheckpointMoved,
+    RandomIds,
+    SystemClock,
     open_log,
 )
 
@@ -81,6 +85,43 @@ async def test_what_is_prepared_ahead_of_time_is_handled_in_its_turn(store: View
     projection.prepare(following)
     assert await handler.handle(following, 3) == 5
     assert [await written(source, store, key) for key in "abc"] == ["1", "3 4", "5"]
+
+
+class Retyped(MemoryViews):
+    """Its column has another type than it had, and each commit fails."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+        self.refusal = RowsRefused(what="the type of a column", why="it is another", remedy="put it back")
+
+    async def commit(self, *_arguments: Any, **_named: Any) -> Conflict | None:
+        raise self.error
+
+    async def retyped(self, _views: Sequence[AnyView]) -> RowsRefused:
+        return self.refusal
+
+
+_REFUSED = {
+    "a defect": (ValueError("invalid text for an integer"), True),
+    "a setting": (WrongSetting("POSTGRES_URL: it refuses rows"), True),
+    "an outage": (Unavailable("away"), False),
+    "a race": (CheckpointMoved(consumer=CONSUMER, actual=2, expected=0), False),
+    "a replay": (DeadLettersChanged(consumer=CONSUMER), False),
+}
+
+
+@pytest.mark.parametrize(("error", "is_the_columns"), _REFUSED.values(), ids=_REFUSED)
+async def test_what_goes_wrong_with_a_column_of_another_type_says_so(
+    error: Exception, is_the_columns: bool
+) -> None:
+    source, store = Source(), Retyped(error)
+    projection = Projection(CONSUMER, [source.view()], store, schema=Schema())
+    [event] = source.add("a:1")
+    progress = Progress(CONSUMER, CheckpointAdvance(CONSUMER, 0, 1), SystemClock(), RandomIds())
+    with pytest.raises(Exception, match=r".") as raised:
+        await projection.apply([event], progress)
+    assert raised.value is (store.refusal if is_the_columns else error)
 
 
 async def test_a_replayed_event_is_folded_once_onto_the_row_as_it_is_then(store: ViewStore) -> None:

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from tests.erasure.guests import GUEST, ROOM, Book, Guest, M, Name
 from tests.servers import database
 from tests.waiting import until
-from twinlog import Events, Log, Policies, Schema, StreamId, Unavailable, Writer
+from twinlog import Events, Log, Metadata, Policies, Recorded, Schema, StreamId, Unavailable, Writer
 from twinlog.consume.dead_lettering import DeadLettering
 from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.consume.logged import Logged
@@ -26,14 +26,16 @@ from twinlog.log.past import KeepsSnapshots, Moment
 from twinlog.log.personal import SEALED_STATE, Personal
 from twinlog.log.ports import ReadRequest, Snapshot, StreamSlice
 from twinlog.log.snapshots import EVERY, Snapshots, StateCodecs
+from twinlog.log.streams import fold
 from twinlog.log.time_travel import StillFolding, TimeTravel
 from twinlog.log.transaction import Entry
 from twinlog.log.unreadable import Unreadable
 from twinlog.memory.keys import MemoryKeys
 from twinlog.model.errors import StreamUnreadable
+from twinlog.model.event import encoded
 from twinlog.model.personal import ERASED, MARK
 from twinlog.postgres.log import open_log
-from twinlog.testing import MemoryLog
+from twinlog.testing import START, MemoryLog
 from twinlog.testing.internals import RandomIds, SystemClock
 
 NAME = "Zephyrine Quartermaine"
@@ -369,6 +371,24 @@ async def test_the_text_of_an_error_is_told_nobody(log: Log) -> None:
         ):
             await _name(writer, f"!{NAME}")
     assert "Quartermaine" not in _with_traceback(lines)
+
+
+@pytest.mark.parametrize("quotes", ["the state", "the event"])
+async def test_the_text_of_an_error_of_a_fold_is_told_nobody_whatever_it_quotes(quotes: str) -> None:
+    """An event without a name may meet a state that has one, and a state that keeps none an event that has one."""
+    of_state = quotes == "the state"
+
+    def fails(guest: Guest, event: Any) -> Guest:
+        raise ValueError(guest.name if of_state else event.name)
+
+    guest = replace(GUEST, events=[M["GuestNamed"], M["Noted"]], evolve=fails, keeps_personal=of_state)
+    event = M["Noted"]() if of_state else M["GuestNamed"](name=NAME)
+    type_, payload, routing_key = encoded(event)
+    said = type_, payload, Metadata(), "guests", routing_key, START
+    recorded = Recorded("guests", 2, ADA, 2, RandomIds().uuid7(), *said)
+    found = fold(Schema(), Entry(guest, Guest(NAME), 1, 1, 0), [recorded])
+    assert isinstance(found, Unreadable)
+    assert "ValueError, whose text is left out" in str(found.why)
 
 
 @pytest.mark.parametrize("text", ["a defect", "no such thing"])

@@ -194,6 +194,7 @@ DECLARED: Mapping[str, Slip] = {
     "a partition key that yields": (aggregate(partition_key=yields), "partition_key yields"),
     "due that is async": (aggregate(due=later, on_due=row_of), f"due is async.*{NO_PLAIN}"),
     "due that yields": (aggregate(due=yields, on_due=row_of), "due yields"),
+    "on_due that yields": (aggregate(due=row_of, on_due=yields), "on_due yields"),
     "a state that was not made": (
         aggregate(initial=Empty),
         r"is the class Empty and no state; call it, as in Empty\(\)",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
+from pydantic import PlainSerializer
 from structlog.types import EventDict
 
 from tests.dead_letters.journal import CONSUMER, JOURNAL, OPERATOR, Source, Write, dead_lettering, positions
@@ -24,9 +25,10 @@ from twinlog.consume import Consumer
 from twinlog.consume.dead_letter_operations import DeadLetterOperations
 from twinlog.consume.effects import EffectConsumer
 from twinlog.consume.policies import PolicyConsumer
+from twinlog.log.snapshots import ValueCodec
 from twinlog.log.timers import Timers
 from twinlog.log.units import Outcome
-from twinlog.model.errors import StreamUnreadable, UpcasterFailed
+from twinlog.model.errors import StreamUnreadable, UpcasterFailed, defect, named
 from twinlog.testing import START, ManualClock, MemoryLog, MemoryViews
 from twinlog.testing.internals import RandomIds, Snapshot, StateCodec
 
@@ -179,6 +181,25 @@ async def test_of_a_state_it_is_one_snapshots(
     async with asyncio.timeout(60), writing(log) as writer:
         assert (await writer.execute(lambda tx: tx.do(COUNTER, "a", Add(1)))).result == Count(2, 2)
     assert [line["stream"] for line in lines if line["event"] == "snapshot.ignored"] == [str(stream)]
+
+
+def test_of_a_field_it_is_an_error_of_the_snapshot_that_is_to_be_made(fails: Callable[..., Any]) -> None:
+    written = PlainSerializer(lambda _value: fails(), return_type=int)
+    state: Any = dataclass(type("Odd", (), {"__annotations__": {"field": Annotated[int, written]}}))
+    codec = ValueCodec(state)
+    with pytest.raises(BaseException) as raised:
+        codec.encode(state(field=1))
+    assert isinstance(raised.value, Exception)
+
+
+def test_whoever_interrupts_a_program_by_hand_is_heeded() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        defect(KeyboardInterrupt())
+
+
+def test_of_a_long_text_as_much_is_told_as_somebody_reads() -> None:
+    assert named(ValueError("x" * 2_000)) == f"ValueError: {'x' * 2_000}"
+    assert named(ValueError("x" * 2_001)) == f"ValueError: {'x' * 1_999}…"
 
 
 @pytest.mark.parametrize("raised", RAISED.values(), ids=RAISED)

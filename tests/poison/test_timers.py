@@ -264,6 +264,24 @@ async def test_one_that_has_fired_is_not_named_while_the_others_are_tried_again(
         assert "alarm/d " in str(timers.problem)
 
 
+@in_virtual_time
+async def test_a_replica_that_no_longer_fires_them_has_none_that_are_stuck(
+    log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timers_module, "_BATCH", 2)
+    for number in range(3):
+        gone = StreamId("gone", str(number))
+        log.timers[gone] = Timer(gone, 1, START)
+    clock = ManualClock(LATER)
+    async with writing(log, clock) as writer:
+        timers = Timers(log, writer, [ALARM], clock=clock, actor="tests")
+        running = asyncio.create_task(timers.run())
+        await until(lambda: timers.stuck == 3)
+        running.cancel()
+        await asyncio.wait([running])
+        assert (timers.stuck, timers.problem) == (0, None)
+
+
 async def test_a_timer_that_changes_is_tried_at_once(log: MemoryLog) -> None:
     clock = ManualClock(LATER)
     gone = StreamId(ALARM.name, "bad")
