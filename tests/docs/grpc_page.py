@@ -37,6 +37,16 @@ def page() -> str:
     return "\n".join([_HEAD, *(line for file in own_first for line in _file(file))])
 
 
+def fields() -> Iterator[tuple[str, str, str]]:
+    """Each field of each message: the message's full name, the field's, and what is said of it."""
+    for file in _described():
+        said = _comments(file)
+        for number, message in enumerate(file.message_type):
+            for index, field in enumerate(message.field):
+                comment = said.get((_MESSAGES, number, _FIELDS, index), "")
+                yield f"{file.package}.{message.name}", field.name, comment
+
+
 def _described() -> Sequence[FileDescriptorProto]:
     names = [str(path.relative_to(_PROTOS)) for path in sorted(_PROTOS.rglob("*.proto"))]
     with TemporaryDirectory() as folder:

@@ -48,6 +48,12 @@ def test_seeds_keep_every_promise(simulation: Simulation, seeds: int) -> None:
         pytest.fail(f"seed {seed}: {failure.promise}: {failure.facts}\n{trace}{replay}", pytrace=False)
 
 
+def test_a_replica_that_knew_of_no_builds_steps_back_to_none() -> None:
+    """It reads the home, and a build is begun and switched to between two of its looks."""
+    seed = 920_152
+    assert REBUILDS.run(seed).failure is None
+
+
 def test_a_seed_is_one_run_whatever_strings_hash_to() -> None:
     seeds = (1, 7)
     here = [*map(digest, seeds)]

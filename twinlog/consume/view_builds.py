@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -174,9 +175,10 @@ class ViewBuilds:
                     self.builds[name] = [build for build in found if build.view == name]
                 self._run_builds(found, names)
                 self._look_for_undeclared(store, found)
+                looked_before = store.live.seen_at > -math.inf
                 if not store.live.gone(found):
                     store.live.saw(began)
-                await self._adopt(store, found, began)
+                await self._adopt(store, found, began, looked_before=looked_before)
                 await self._sample(store)
 
     def _stores(self) -> Sequence[Sequence[Declared]]:
@@ -217,15 +219,20 @@ class ViewBuilds:
         store.live.left = bool(undeclared)
         store.live.saw(store.live.seen_at)
 
-    async def _adopt(self, store: RebuildableStore, builds: Sequence[Build], began: float) -> None:
-        """Reads what is live, once that shows all that was read before. ``began``: when the builds were asked for."""
+    async def _adopt(
+        self, store: RebuildableStore, builds: Sequence[Build], began: float, *, looked_before: bool
+    ) -> None:
+        """Reads what is live, once that shows all that was read before: where there were no builds, the homes.
+
+        ``began``: when the builds were asked for. ``looked_before``: else nothing can have been read.
+        """
         live, before = store.live, store.live.current
         wanted = {build.view: self._readable(build, builds, before) for build in builds if build.live}
         if {view: build.number for view, build in wanted.items()} == {
             view: build.number for view, build in before.items()
         }:
             return
-        pairs = [*self._pairs(before, wanted)] if before else []
+        pairs = [*self._pairs(before, wanted)] if before or looked_before else []
         positions = await self._shown(store, pairs)  # so that reads need not wait for long
         if positions is not None:
             async with live.changing(_ADOPT_SECONDS):
