@@ -8,10 +8,12 @@ from contextlib import AsyncExitStack
 
 import asyncpg
 
+from proof.chaos.pooler import PgBouncer
 from proof.chaos.stage import Stage
 from stack.topology import DATABASES, PROJECTOR, SHOP_LOGS
 
 _TAKEN_SECONDS, _AT_ONCE = 4.0, 8
+_HELD_UP_SECONDS = 3.0
 _END_A_SESSION = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'shop\\_%' ORDER BY random() LIMIT 2
 """
@@ -20,13 +22,15 @@ _END_A_SESSION = """
 async def view_locked(stage: Stage) -> None:
     """An operator's session holds a view's table, and the server lets nobody wait for a lock for long."""
     pids, views = _pids(stage), PROJECTOR.database
-    await _for_sessions(stage, [views], "SET lock_timeout = '300ms'")
-    async with stage.rig.connected(views) as connection, connection.transaction():
-        await connection.execute("SET LOCAL lock_timeout = 0")
-        await connection.execute("LOCK TABLE orders")
-        stage.say("the table of orders is locked")
-        await stage.go_on(3.0)
-    await _for_sessions(stage, [views], "RESET lock_timeout")
+    try:
+        await _for_sessions(stage, [views], "SET lock_timeout = '300ms'")
+        async with stage.rig.connected(views) as connection, connection.transaction():
+            await connection.execute("SET LOCAL lock_timeout = 0")
+            await connection.execute("LOCK TABLE orders")
+            stage.say("the table of orders is locked")
+            await stage.go_on(3.0)
+    finally:
+        await _for_sessions(stage, [views], "RESET lock_timeout")
     await stage.felt("cursor.stopped")
     _nobody_gave_up(stage, pids)
 
@@ -44,12 +48,14 @@ async def postgres_refuses(stage: Stage) -> None:
 async def isolation(stage: Stage) -> None:
     """The databases' transactions are stricter by default than is needed, under two replicas that race."""
     pids = _pids(stage)
-    for level in ("repeatable read", "serializable"):
-        stage.say(f"transactions are {level} by default")
-        await _for_sessions(stage, DATABASES, f"SET default_transaction_isolation = '{level}'")
-        await stage.go_on(3.0)
-    for database in DATABASES:
-        await _execute(stage, f"ALTER DATABASE {database} RESET default_transaction_isolation")
+    try:
+        for level in ("repeatable read", "serializable"):
+            stage.say(f"transactions are {level} by default")
+            await _for_sessions(stage, DATABASES, f"SET default_transaction_isolation = '{level}'")
+            await stage.go_on(3.0)
+    finally:
+        for database in DATABASES:
+            await _execute(stage, f"ALTER DATABASE {database} RESET default_transaction_isolation")
     _nobody_gave_up(stage, pids)
 
 
@@ -91,11 +97,52 @@ async def tables_renamed(stage: Stage) -> None:
     _nobody_gave_up(stage, pids)
 
 
+async def pooler(stage: Stage) -> None:
+    """The operator of a pgbouncer uses every command of it that holds clients up, and ends it."""
+    pids, bouncer = _pids(stage), stage.rig.pooler
+    assert bouncer is not None
+    for begin, end in (("PAUSE", "RESUME"), ("KILL", "RESUME"), ("DISABLE", "ENABLE")):
+        stage.say(f"{begin} of each database, for {_HELD_UP_SECONDS:g} s")
+        await _held_up(stage, bouncer, begin, end)
+        await stage.go_on(1.0)
+    async with bouncer.console() as console:
+        stage.say("RECONNECT")
+        await console.execute("RECONNECT")
+    await stage.go_on(1.0)
+    stage.say("kill -9 pgbouncer")
+    await bouncer.kill()
+    await stage.go_on(_HELD_UP_SECONDS)
+    await bouncer.start()
+    await stage.felt("writer.store_unavailable")
+    _nobody_gave_up(stage, pids)
+
+
+async def _held_up(stage: Stage, bouncer: PgBouncer, begin: str, end: str) -> None:
+    commands: list[asyncio.Future[str]] = []
+    async with AsyncExitStack() as consoles:
+        try:
+            for database in DATABASES:
+                # PAUSE waits for sessions to end, which a service keeps for as long as the server does.
+                console = await consoles.enter_async_context(bouncer.console())
+                commands.append(asyncio.ensure_future(console.execute(f"{begin} {database}")))
+                await _end_sessions(stage, database)
+            await stage.go_on(_HELD_UP_SECONDS)
+            for command in commands:
+                if command.done():
+                    command.result()
+        finally:
+            for command in commands:
+                command.cancel()
+            async with bouncer.console() as console:
+                for database in DATABASES:
+                    await console.execute(f"{end} {database}")
+
+
 async def _refused(stage: Stage, begin: str, end: str) -> None:
     pids = _pids(stage)
     stage.say(begin)
-    await _for_sessions(stage, DATABASES, begin)
     try:
+        await _for_sessions(stage, DATABASES, begin)
         await stage.go_on(3.0)
     finally:
         stage.say(end)
@@ -109,9 +156,13 @@ async def _for_sessions(stage: Stage, databases: Sequence[str], what: str) -> No
     """Changes databases, and ends the sessions that do not know of it."""
     for database in databases:
         await _execute(stage, f"ALTER DATABASE {database} {what}")
-        await _execute(
-            stage, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
-        )
+        await _end_sessions(stage, database)
+
+
+async def _end_sessions(stage: Stage, database: str) -> None:
+    await _execute(
+        stage, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
+    )
 
 
 async def _execute(stage: Stage, statement: str, database: str = "postgres") -> None:
