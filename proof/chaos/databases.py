@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from secrets import token_hex
 
 import asyncpg
 
 from proof.chaos.pooler import PgBouncer
 from proof.chaos.stage import Stage
-from stack.topology import DATABASES, PROJECTOR, SHOP_LOGS
+from proof.chaos.starts import SECOND, all_refuse
+from stack.topology import DATABASES, NAMESPACE, PROJECTOR, SHOP_LOGS
+from twinlog.testing.internals import named
 
 _TAKEN_SECONDS, _AT_ONCE = 4.0, 8
 _HELD_UP_SECONDS = 3.0
+_WRITING = "INSERT, UPDATE, DELETE"
+_KEYS = named(NAMESPACE, "twinlog_keys")
+"""The database of the keys of personal data, which the services share."""
 _END_A_SESSION = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'shop\\_%' ORDER BY random() LIMIT 2
 """
@@ -95,6 +101,49 @@ async def tables_renamed(stage: Stage) -> None:
         await stage.go_on(1.0)
     await stage.felt("writer.store_unavailable")
     _nobody_gave_up(stage, pids)
+
+
+async def rights(stage: Stage) -> None:
+    """The services run as a user that may not create anything, and for a while may not write either."""
+    password = token_hex(16)
+    url = f"postgresql://runner:{password}@127.0.0.1:{stage.rig.postgres.port}"
+    await _execute(stage, f"CREATE ROLE runner LOGIN NOCREATEDB PASSWORD '{password}'")
+    try:
+        await _in_each(
+            stage, "REVOKE ALL ON SCHEMA public FROM PUBLIC; GRANT USAGE ON SCHEMA public TO runner"
+        )
+        await _in_each(stage, f"GRANT SELECT, {_WRITING} ON ALL TABLES IN SCHEMA public TO runner")
+        stage.say("every process starts again, as a user that may not create anything")
+        await _start_again(stage, url)
+        stage.say("a second shop comes as that user, and has no databases")
+        await all_refuse(stage, url, "this user may not create it", TWINLOG_NAMESPACE=SECOND)
+        pids = _pids(stage)
+        stage.say("the user may not write")
+        await _in_each(stage, f"REVOKE {_WRITING} ON ALL TABLES IN SCHEMA public FROM runner")
+        await stage.go_on(3.0)
+        await _in_each(stage, f"GRANT {_WRITING} ON ALL TABLES IN SCHEMA public TO runner")
+        await stage.felt("writer.store_unavailable")
+        _nobody_gave_up(stage, pids)
+        await stage.rig.ready()
+    finally:
+        await _start_again(stage, "")
+        await _in_each(stage, "DROP OWNED BY runner; GRANT USAGE ON SCHEMA public TO PUBLIC")
+        await _execute(stage, "DROP ROLE runner")
+
+
+async def _start_again(stage: Stage, url: str) -> None:
+    """Ends every process; the next ones use this server, or the rig's where it is empty."""
+    for replica in stage.rig.all:
+        replica.env.pop("POSTGRES_URL", None)
+        if url:
+            replica.env["POSTGRES_URL"] = url
+    await asyncio.gather(*(replica.stop() for replica in stage.rig.all))
+    await stage.rig.ready()
+
+
+async def _in_each(stage: Stage, statements: str) -> None:
+    for database in (*DATABASES, _KEYS):
+        await _execute(stage, statements, database)
 
 
 async def pooler(stage: Stage) -> None:

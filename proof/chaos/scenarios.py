@@ -26,6 +26,7 @@ from proof.chaos.databases import (
     pooler,
     postgres_read_only,
     postgres_refuses,
+    rights,
     tables_renamed,
     view_locked,
 )
@@ -523,6 +524,7 @@ SCENARIOS = [
     Scenario("overload", "five times the capacity, in either mode", PLAIN, crowds.overload),
     Scenario("neighbor", "a second shop on the same NATS", PLAIN, neighbor),
     Scenario("latin1", "a second shop whose databases are in LATIN1", PLAIN, latin1),
+    Scenario("rights", "users of Postgres with fewer rights, and too few", PLAIN, rights),
     Scenario("leases-ahead", "leases that end an hour from now", PLAIN, leases_ahead),
     Scenario("zombies", "SIGSTOP of a replica of each service", DOUBLE, freeze_each, short=True),
     Scenario("replicas", "two replicas of every service, kills", DOUBLE, kill_replicas),
