@@ -9,7 +9,7 @@ from tests.chain.test_gaps import append_without
 from tests.chain.test_tampering import history, put_back
 from tests.kernel.batches import grow
 from twinlog.log.chain import SEALED, Head
-from twinlog.service.repair import LEFT, MENDED, NOTHING, Options, relink
+from twinlog.service.relink import LEFT, MENDED, NOTHING, relink
 from twinlog.testing.internals import PostgresLog
 
 __all__ = ["history"]
@@ -38,8 +38,7 @@ ANEW = {
 
 async def asked(log: PostgresLog, *, dry_run: bool = False, give_up: bool = False) -> tuple[int, str]:
     said: list[str] = []
-    options = Options(log.name, "", "", dry_run=dry_run, give_up=give_up, chain=True)
-    return await relink(options, log, said.append), "\n".join(said)
+    return await relink(log, said.append, dry_run=dry_run, give_up=give_up), "\n".join(said)
 
 
 async def differs(log: PostgresLog, *noted: Head) -> bool:

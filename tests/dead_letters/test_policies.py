@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 
 import pytest
 from structlog.types import EventDict
@@ -23,9 +23,9 @@ from tests.dead_letters.journal import (
     replica,
 )
 from tests.waiting import until
-from twinlog import Recorded, Schema, StreamId, TwinlogError, Writer
+from twinlog import Recorded, Schema, StreamId, TwinlogError, Unavailable, Writer
 from twinlog.consume import ConsumerWrapper, Progress
-from twinlog.consume.dead_lettering import NOT_THE_EVENTS_FAULT, RETRIES
+from twinlog.consume.dead_lettering import NOT_THE_EVENTS_FAULT, RETRIES, DeadLettering
 from twinlog.consume.dead_letters import (
     DeadLetterId,
     DeadLettersChanged,
@@ -138,9 +138,11 @@ async def test_where_everything_fails_the_consumer_waits_once() -> None:
     assert sorted(alone) == [1] * 19 + [RETRIES + 1]
 
 
-@pytest.mark.parametrize("error", NOT_THE_EVENTS_FAULT)
-async def test_what_is_not_the_events_fault_sets_nothing_aside(error: type[TwinlogError]) -> None:
-    source, log = Source(), MemoryLog("own")
+@asynccontextmanager
+async def failing_with(
+    failures: list[TwinlogError], source: Source, log: MemoryLog
+) -> AsyncIterator[DeadLettering]:
+    """One whose consumer fails with these first, the last of them first."""
 
     class Fails(ConsumerWrapper):
         async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
@@ -149,12 +151,34 @@ async def test_what_is_not_the_events_fault_sets_nothing_aside(error: type[Twinl
             raise failures.pop()
 
     async with Writer(log, schema=Schema(), clock=SystemClock(), ids=RandomIds()) as writer:
-        handler = dead_lettering(Fails(PolicyConsumer(source.policies(), writer, log, Schema())), log)
-        failures = [error("no")]
+        yield dead_lettering(Fails(PolicyConsumer(source.policies(), writer, log, Schema())), log)
+
+
+@pytest.mark.parametrize("error", NOT_THE_EVENTS_FAULT)
+async def test_what_is_not_the_events_fault_sets_nothing_aside(error: type[TwinlogError]) -> None:
+    source, log, failures = Source(), MemoryLog("own"), [error("no")]
+    async with failing_with(failures, source, log) as handler:
         with nullcontext() if error is DeadLettersChanged else pytest.raises(error):
             await handler.handle(source.add("a:1", "a:2"), 0)
         assert not failures
         assert positions(await handler.dead_letters()) == {}
+
+
+@pytest.mark.parametrize("error", [CheckpointMoved, DeadLettersChanged])
+async def test_an_order_that_loses_races_is_done_again_and_not_endlessly(error: type[TwinlogError]) -> None:
+    source, log, failures = Source(), MemoryLog("own"), list[TwinlogError]()
+    source.poison = {"a:1"}
+    async with failing_with(failures, source, log) as handler:
+        [parked] = source.add("a:1")
+        await handler.handle([parked], 0)
+        source.poison.clear()
+        failures += [error("another replica was faster") for _ in range(20)]
+        with pytest.raises(Unavailable, match="too busy"):
+            await handler.replay(parked, OPERATOR)
+        failures += [error("another replica was faster") for _ in range(19)]
+        await handler.replay(parked, OPERATOR)
+        assert handler.count == 0
+    assert journal(log, "a") == [1]
 
 
 async def test_of_two_replicas_one_parks() -> None:

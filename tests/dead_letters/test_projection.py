@@ -70,6 +70,19 @@ async def test_the_other_keys_flow_and_the_key_keeps_its_order(store: ViewStore)
     assert await projection.checkpoint() == 7
 
 
+async def test_what_is_prepared_ahead_of_time_is_handled_in_its_turn(store: ViewStore) -> None:
+    source = Source()
+    source.poison = {"a:2"}
+    projection = Projection(CONSUMER, [source.view()], store, schema=Schema())
+    handler = dead_lettering(projection, store.log)
+    first, following = source.add("a:1", "a:2", "b:3"), source.add("b:4", "c:5")
+    projection.prepare(following)
+    assert await handler.handle(first, 0) == 3
+    projection.prepare(following)
+    assert await handler.handle(following, 3) == 5
+    assert [await written(source, store, key) for key in "abc"] == ["1", "3 4", "5"]
+
+
 async def test_a_replayed_event_is_folded_once_onto_the_row_as_it_is_then(store: ViewStore) -> None:
     source = Source()
     source.poison = {"a:1"}

@@ -23,10 +23,12 @@ from tests.controls import new_id
 from tests.inspection.conftest import customer, inspection, order
 from tests.kernel.batches import METADATA, append, batch, counter, grow, new_event
 from tests.kernel.edge import rich
+from tests.memory_service import memory_service
 from tests.memory_shop import MemoryShop
 from tests.virtual_time import in_virtual_time
 from tests.waiting import until
 from twinlog import Aggregate, Recorded, Schema, StreamId
+from twinlog.dev import free_port
 from twinlog.log import scan
 from twinlog.log.history import LogHistory
 from twinlog.model.messages import as_object
@@ -37,6 +39,7 @@ from twinlog.rpc.inspection import Inspected, Patience
 from twinlog.rpc.inspection_service import InspectionService
 from twinlog.rpc.peers import Peers
 from twinlog.rpc.registrations import registrations
+from twinlog.service.environment import Endpoint
 from twinlog.testing import MemoryLog, MemoryTwin
 from twinlog.v1 import inspection_pb2 as pb
 from twinlog.v1.history_service_pb2 import ReadStreamRequest
@@ -347,6 +350,42 @@ async def test_those_who_follow_a_log_share_looks_at_it() -> None:
     for task in following:
         task.cancel()
     await asyncio.gather(*following, return_exceptions=True)
+
+
+async def test_a_crowd_that_looks_at_a_log_leaves_connections_to_commands() -> None:
+    """Each look takes a connection of the few that a process has."""
+
+    class Slow(MemoryLog):
+        looks = most = 0
+
+        async def head(self) -> int:
+            self.looks += 1
+            self.most = max(self.most, self.looks)
+            await asyncio.sleep(0)
+            self.looks -= 1
+            return await super().head()
+
+    log, twin, stop = Slow("log"), MemoryTwin("log"), asyncio.Event()
+    await twin.create(1)
+    await grow(log, 3)
+    endpoint = Endpoint(f"127.0.0.1:{free_port()}")
+    service = memory_service("service", log, lambda _of: twin, endpoint=endpoint, until_stopped=stop.wait)
+    async with service.running(), grpc.aio.insecure_channel(endpoint.address) as channel:
+        serving = asyncio.create_task(service.serve())
+        await asyncio.wait_for(channel.channel_ready(), 60)
+        looked: list[pb.ReadLogResponse] = []
+
+        async def look() -> None:
+            looked.extend(
+                [each async for each in InspectionServiceStub(channel).ReadLog(pb.ReadLogRequest())]
+            )
+
+        log.most = 0
+        await asyncio.gather(*(look() for _ in range(100)))
+        assert len(looked) == 100 * 4
+        assert log.most < 10  # two who look, and the service itself
+        stop.set()
+        await serving
 
 
 async def test_a_stream_shows_its_events_and_what_they_come_to(shop: MemoryShop) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +12,6 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
-from grpc._cython import cygrpc
 from structlog.testing import capture_logs
 
 from proof.bench.load import Connection, Load
@@ -23,7 +20,7 @@ from shop.queries.v1.order_query_service_pb2 import GetOrderRequest, GetOrderRes
 from tests.kernel.edge import NAME, Edge, detail, echo, forever, rich, serving
 from tests.waiting import until
 from twinlog.model.errors import Overloaded
-from twinlog.rpc import Context, Limits, accepting, gates, serve
+from twinlog.rpc import Context, Limits, accepting, entrance, gates, serve
 from twinlog.rpc.handlers import Boundary
 
 _LONG_SECONDS = 600.0
@@ -80,15 +77,43 @@ def long_shut(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What has come to the entrances of methods; who is held there stays so for the test."""
+    came: list[object] = []
+    come = entrance.Entrance.come
+
+    def noted(self: entrance.Entrance, call: Any) -> None:
+        come(self, call)
+        came.append(call)
+
+    monkeypatch.setattr(entrance.Entrance, "come", noted)
+    monkeypatch.setattr(entrance, "REFUSAL_SECONDS", _LONG_SECONDS)
+    return came
+
+
 @ahead
-async def test_what_is_refused_has_no_task(long_shut: pytest.MonkeyPatch) -> None:
-    long_shut.setattr(accepting, "REFUSAL_SECONDS", _LONG_SECONDS)
+async def test_what_is_held_has_no_task(long_shut: pytest.MonkeyPatch, held: list[object]) -> None:
     busy = Busy()
     async with busy.called() as connection:
-        await until(lambda: len(busy.refused) == _CALLS)
+        await until(lambda: len(held) == 1 + _CALLS)
         await until(lambda: _calls() == [])
         assert busy.asked == 1
         assert connection.open == _CALLS
+        assert not busy.refused
+
+
+@ahead
+async def test_what_is_held_is_let_in_as_the_gate_opens(
+    monkeypatch: pytest.MonkeyPatch, held: list[object]
+) -> None:
+    busy = Busy()
+    monkeypatch.setattr(gates, "_SHUT_SECONDS", 0.5)
+    async with busy.called() as connection:
+        await until(lambda: len(held) == 1 + _CALLS)
+        busy.busy = False
+        await until(lambda: connection.open == 0)
+        assert all(call.reply for call in connection.calls)
 
 
 @ahead
@@ -122,20 +147,6 @@ async def test_a_method_that_is_called_asks_for_many_calls_at_once(monkeypatch: 
         assert asking[f"/{NAME}/ListOrders".encode()] == 1
 
 
-def test_calls_are_late_where_there_are_many_and_they_would_wait() -> None:
-    """However slow the machine is, a few calls never are; many are by the pace at which they are accepted."""
-    many = accepting._MANY
-    assert not accepting.is_late(many, 0, 60.0)
-    assert accepting.is_late(many + 1, 0, 0.1)
-    for waiting, pace, late in ((many + 1, 10_000, False), (5_000, 10_000, True), (5_000, 1_000, True)):
-        assert accepting.is_late(waiting, pace // 10, 0.1) == late, (waiting, pace)
-
-
-def test_a_refusal_takes_longer_where_many_are_refused() -> None:
-    once = gates.REFUSAL_SECONDS
-    assert [accepting.held_seconds(held) / once for held in (0, 500, 2_000, 20_000)] == [1, 1.5, 3, 3]
-
-
 @ahead
 async def test_what_waits_in_the_core_is_known_to_the_call() -> None:
     acceptor = accepting.Acceptor([])
@@ -154,43 +165,32 @@ async def test_what_waits_in_the_core_is_known_to_the_call() -> None:
 
 
 @ahead
-async def test_a_crowd_that_waits_too_long_is_refused_and_let_in_now_and_then(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    refused: list[int] = []
-    acceptor = accepting.Acceptor([])
-    gate, health = gates.Gate(), gates.Gate()
-    for each in (gate, health):
-        each.open(grpc.unary_unary_rpc_method_handler(unanswered))
-    gate.too_much = refused.append
-    acceptor.add("a.Service", {"Do": gate, "Check": health})
-    monkeypatch.setattr(accepting.Acceptor, "waiting", accepting._MANY + 1)
-    for _ in range(2 * accepting._MOST_LATE):
-        for method in acceptor._methods:
-            method.crowded = True
-        acceptor._look()
-    assert len(refused) == 2 * (accepting._MOST_LATE - 1)
-    acceptor._look()
-    assert len(refused) == 2 * (accepting._MOST_LATE - 1), "nothing is refused where no crowd came"
+async def test_what_the_core_drops_does_not_count_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past its own limits the core drops calls before anybody can accept them, and never says that they ended."""
+    most, sent = 100, 300
+    limits = [
+        ("grpc.server.max_pending_requests", most // 2),
+        ("grpc.server.max_pending_requests_hard_limit", most),
+    ]
+    acceptor = accepting.Acceptor(limits)
+    gate = gates.Gate()
+    gate.open(grpc.unary_unary_rpc_method_handler(unanswered))
+    acceptor.add("a.Service", {"Do": gate})
+    port = acceptor.server.add_insecure_port("127.0.0.1:0")
+    await acceptor.server.start()
+    load = Load(f"127.0.0.1:{port}", "a.Service/Do", refusals=True)
+    async with load.idle(sent, b"") as connection:
+        await until(lambda: connection.open <= most and acceptor.waiting == connection.open)
+        with monkeypatch.context() as patched:
+            patched.setattr(accepting, "_MOST_CONNECTIONS", 1)
+            async with load.idle(0, None):
+                await until(lambda: acceptor._opened() is None)
+                assert acceptor.waiting == sent, "too many connections to be asked"
+        await until(lambda: acceptor._opened() == connection.open)
+        await acceptor.start()
+        await until(lambda: len(acceptor._calls) == connection.open)
+        assert acceptor.waiting == 0
     await acceptor.stop(0)
-
-
-@ahead
-async def test_a_call_that_comes_as_the_server_ends_leaves_no_timer() -> None:
-    acceptor = accepting.Acceptor([])
-
-    async def come() -> None:
-        try:
-            await asyncio.get_running_loop().create_future()
-        except asyncio.CancelledError:
-            acceptor._look_later()
-            raise
-
-    task = asyncio.create_task(come())
-    acceptor._accepting.add(task)
-    await asyncio.sleep(0)
-    await acceptor.stop(0)
-    assert acceptor._looking and acceptor._looking.cancelled()
 
 
 @ahead
@@ -213,133 +213,6 @@ async def test_a_call_that_cannot_be_accepted_is_said_and_the_next_one_is(
 
 
 @ahead
-async def test_what_the_core_drops_does_not_count_as_waiting_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A call that is no POST, say, begins as the core counts them, and never ends."""
-    monkeypatch.setattr(accepting, "_CALM_SECONDS", 0.01)
-    acceptor = accepting.Acceptor([])
-    port = acceptor.server.add_insecure_port("127.0.0.1:0")
-    await acceptor.start()
-    most = 20
-    load = Load(f"127.0.0.1:{port}", "a.Service/Do", refusals=True)
-    async with load.idle(0, None) as connection:
-        connection.headers = b"\x82" + connection.headers[1:]  # :method GET
-        for _ in range(most):
-            connection.send(b"")
-        await until(lambda: acceptor._not_accepted == most)
-        await until(lambda: acceptor._lost == most)
-        assert acceptor.waiting == 0
-    await acceptor.stop(0)
-
-
-@ahead
-async def test_a_call_that_has_ended_in_the_core_and_not_yet_here_does_not_count(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    told = {"callsStarted": "1", "callsSucceeded": "1"}
-    answer = json.dumps({"server": {"data": told}}).encode()
-    monkeypatch.setattr(cygrpc, "channelz_get_server", lambda _id: answer)
-    acceptor = accepting.Acceptor([])
-    acceptor._count(acceptor._methods[0])
-    call = asyncio.create_task(asyncio.sleep(0))
-    acceptor._calls.add(call)
-    assert acceptor.waiting == 0
-    await call
-    acceptor._calls.clear()
-    assert acceptor.waiting == 0
-    await acceptor.stop(0)
-
-
-@ahead
-@pytest.mark.parametrize(("takes_seconds", "asked"), [(0.0, 100), (1000.0, 1)])
-async def test_what_takes_the_core_long_is_asked_for_less_often(
-    takes_seconds: float, asked: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It looks at every connection, and thousands of them would hold up all others."""
-    answers = [json.dumps({"server": {"data": {"callsStarted": "7"}}}).encode()] * 100
-    used = itertools.count(0.0, takes_seconds)
-    monkeypatch.setattr(accepting, "thread_time", lambda: next(used))
-    acceptor = accepting.Acceptor([])
-    monkeypatch.setattr(cygrpc, "channelz_get_server", lambda _id: answers.pop())
-    assert [acceptor.waiting for _ in range(100)] == [7] * 100
-    assert len(answers) == 100 - asked
-    await acceptor.stop(0)
-
-
-@ahead
-async def test_what_the_core_drops_does_not_count_as_waiting_where_crowds_come_on_and_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(accepting, "_MANY", 10)
-    most, sent = 100, 300
-    limits = [
-        ("grpc.server.max_pending_requests", most // 2),
-        ("grpc.server.max_pending_requests_hard_limit", most),
-    ]
-    acceptor = accepting.Acceptor(limits)
-    gate = gates.Gate()
-    gate.open(grpc.unary_unary_rpc_method_handler(unanswered))
-    acceptor.add("a.Service", {"Do": gate})
-    port = acceptor.server.add_insecure_port("127.0.0.1:0")
-    await acceptor.server.start()
-    load = Load(f"127.0.0.1:{port}", "a.Service/Do", refusals=True)
-    async with load.idle(sent, b"") as connection:
-        await until(lambda: acceptor.waiting == sent)  # nothing is accepted yet
-        await until(lambda: connection.open <= most and acceptor._opened() == connection.open)
-        acceptor._crowded = True
-        acceptor._settle()
-        assert acceptor.waiting == connection.open
-        monkeypatch.setattr(accepting, "_MOST_CONNECTIONS", 1)
-        async with load.idle(0, None):
-            await until(lambda: acceptor._opened() is None)
-        await acceptor.start()
-        await until(lambda: len(acceptor._calls) == connection.open)
-        assert acceptor.waiting == 0
-    await acceptor.stop(0)
-
-
-@ahead
-async def test_a_crowd_is_refused_in_parts_so_that_others_have_their_turn(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    sent: list[int] = []
-    monkeypatch.setattr(accepting.Acceptor, "_send", lambda _self, call, _refusal: sent.append(call))
-    acceptor = accepting.Acceptor([])
-    refusal = gates.Refusal(8, "", (), lambda: None)
-    most = accepting._MOST_TOGETHER
-    acceptor._held.extend(accepting._Held(0.0, call, refusal) for call in range(3 * most))
-    acceptor._refuse()
-    assert len(sent) == most
-    await until(lambda: len(sent) == 3 * most)
-    assert sent == [*range(3 * most)]
-    assert acceptor._timer is None
-    await acceptor.stop(0)
-
-
-@ahead
-def test_what_waits_behind_a_crowd_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def settled(*turns: tuple[int, bool]) -> int:
-        acceptor = accepting.Acceptor([])
-        for counted, crowded in turns:
-            monkeypatch.setattr(accepting.Acceptor, "_not_accepted", counted)
-            monkeypatch.setattr(accepting.Acceptor, "_opened", lambda _self: None)
-            acceptor._crowded = crowded
-            acceptor._settle()
-            assert acceptor._settling
-            acceptor._settling.cancel()
-        return acceptor._lost
-
-    calms = accepting._CALMS
-    calm = [(5, False)] * (calms - 1)
-    assert asyncio.run(settled(*calm)) == 0
-    assert asyncio.run(settled(*calm, (9, False))) == 5
-    assert asyncio.run(settled(*calm, (4000, True))) == 0
-    assert asyncio.run(settled((99, True), *calm, (7, False))) == 5
-    assert asyncio.run(settled(*calm, (4000, False))) == 5, "after a standstill of the loop"
-
-
-@ahead
 async def test_what_is_not_served_is_said_whatever_its_path_and_others_are() -> None:
     async with serving(Edge()) as client:
         for path in (f"/{NAME}/Nothing", "/nothing", "nothing", "/\udcff/\udc80"):
@@ -358,21 +231,13 @@ async def test_a_stopping_server_holds_calls_until_none_waits_in_the_core() -> N
 
 async def test_a_stopping_server_holds_calls_and_refuses_none() -> None:
     """Whoever is refused comes again, and finds the server closed."""
-
-    async def crowded(_request: bytes, _context: Context) -> bytes:
-        raise Overloaded(waiting=7)
-
     boundary = Boundary("shop", most_calls=10)
-    gate = boundary.wrap("a.Service/Do", grpc.unary_unary_rpc_method_handler(crowded))
+    gate = boundary.wrap("a.Service/Do", grpc.unary_unary_rpc_method_handler(unanswered))
     assert gate.too_much
-    refusals = []
-    for stopping in (False, True):
-        gate.too_much(2000)
-        refusals.append(gate.refusal)
-        if not stopping:
-            await boundary.hold_calls()
-            refusals.append(gate.refusal)
-    assert [refusal is not None for refusal in refusals] == [True, False, False]
+    gate.shut(gate.too_much(2000))
+    assert gate.refusal
+    await boundary.hold_calls()
+    assert not gate.refusal
 
 
 async def test_a_grpcio_of_other_names_gives_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from tests import preloaded
-from twinlog.service.runtime import _ECHO_SECONDS, use_all_descriptors
+from twinlog.service.runtime import _ECHO_SECONDS, use_all_descriptors, yield_to_others
 
 
 @asynccontextmanager
@@ -123,3 +125,16 @@ def test_a_process_takes_as_many_files_and_connections_as_it_may() -> None:
         assert resource.getrlimit(kind) == (hard, hard)
     finally:
         resource.setrlimit(kind, (soft, hard))
+
+
+@pytest.mark.parametrize("policy", [os.SCHED_OTHER, os.SCHED_IDLE])
+def test_a_process_waits_for_its_turn_unless_its_starter_chose_otherwise(policy: int) -> None:
+    def chosen() -> tuple[int, int]:
+        os.sched_setscheduler(0, policy, os.sched_param(0))  # of this thread only
+        yield_to_others()
+        started = pool.submit(os.sched_getscheduler, 0)
+        return os.sched_getscheduler(0), started.result()
+
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as pool:
+        expected = os.SCHED_BATCH if policy == os.SCHED_OTHER else policy
+        assert first.submit(chosen).result() == (expected, expected)

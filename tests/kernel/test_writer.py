@@ -74,6 +74,19 @@ async def test_units_of_a_batch_see_the_state_so_far(log: MemoryLog) -> None:
     assert [event.version for event in await log.read(0, 1000)] == list(range(1, 101))
 
 
+async def test_a_unit_that_decides_twice_sees_its_own_first_decision_on_top_of_the_others(
+    log: MemoryLog,
+) -> None:
+    def adds_twice(transaction: Transaction) -> Count:
+        add(10)(transaction)
+        return add(100)(transaction)
+
+    async with writing(log) as writer:
+        _, twice = await asyncio.gather(writer.execute(add(1)), writer.execute(adds_twice))
+    assert (twice.result.value, twice.position) == (111, 3)
+    assert [event.version for event in log.events] == [1, 2, 3]
+
+
 async def test_a_refused_unit_leaves_no_trace(log: MemoryLog) -> None:
     def both(tx: Transaction) -> Count:
         tx.do(COUNTER, "b", Add(5))
@@ -202,7 +215,7 @@ async def test_what_is_only_read_is_never_of_another_history(log: MemoryLog) -> 
         del log.events[:], log.streams[StreamId("counter", "a")]
         async with writing(log) as other:
             await other.execute(add(5))
-        lineage.breaks += 1
+        lineage.doubt()
         assert (await writer.execute(lambda tx: tx.state(COUNTER, "a"))).result == Count(5, 1)
 
 

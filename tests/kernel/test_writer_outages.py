@@ -73,6 +73,27 @@ async def test_a_reply_that_is_lost_while_others_are_shut_out_is_resolved(commit
     assert ID in log.replies
 
 
+class LosesItsFirst(MemoryLog):
+    """A log whose first append is committed, and its reply is lost."""
+
+    lost = False
+
+    async def append(self, batch: Batch) -> Appended | Conflict:
+        result = await super().append(batch)
+        if batch.events and not self.lost:
+            self.lost = True
+            raise Unavailable("the reply is lost")
+        return result
+
+
+async def test_where_the_reply_of_several_is_lost_each_hears_its_own_position() -> None:
+    log = LosesItsFirst("counters")
+    async with writing(log) as writer:
+        outcomes = await asyncio.wait_for(asyncio.gather(*(writer.execute(add(1)) for _ in range(3))), 60)
+        assert writer.batches[3] == 1, "all in one append"
+        assert [(outcome.result.value, outcome.position) for outcome in outcomes] == [(1, 1), (2, 2), (3, 3)]
+
+
 async def test_a_race_that_is_lost_once_is_decided_again_without_shutting_others_out() -> None:
     log = Unsteady(committed=True, rivals=1)
     async with writing(log) as writer:

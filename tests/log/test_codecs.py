@@ -56,3 +56,10 @@ async def test_metadata_is_an_object_of_what_is_known(postgres_log: PostgresLog)
     assert isinstance(row, asyncpg.Record)
     assert tuple(row)[:3] == ("Zoë", 'a "quoted" \\ name', False)
     assert Metadata(**row[3]) == metadata
+
+
+async def test_json_that_no_parser_reads_comes_back_as_it_stands(postgres_log: PostgresLog) -> None:
+    for json in "[" * 999 + "]" * 999, '{"n": ' + "9" * 9_999 + "}":
+        read = await postgres_log.pool.fetchval("SELECT $1::text::jsonb", json)
+        assert read == json
+        assert await postgres_log.pool.fetchval("SELECT $1::jsonb = $2::text::jsonb", read, json)

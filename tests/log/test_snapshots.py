@@ -218,6 +218,22 @@ async def test_a_snapshot_ahead_of_its_stream_is_ignored_counted_and_made_anew(
         assert cold._snapshots.ignored == 0
 
 
+async def test_a_snapshot_that_its_stream_has_caught_up_with_is_ignored(watched: Watched) -> None:
+    """It was ahead, as of a history that a restore took back; now the stream has another event of that version."""
+    ahead = EVERY + 9
+    async with process(watched) as writer:
+        await count_to(writer, EVERY)
+        await until(lambda: has_one(watched, EVERY))
+        await count_to(writer, 7)
+        await watched.save([Snapshot(STREAM, 0, 0, "another", b"")])
+        of_before = Snapshot(STREAM, ahead, EVERY + 7, CODEC.schema, CODEC.encode(Count(1, ahead)))
+        await watched.save([of_before])
+        await count_to(writer, 2)
+    async with process(watched) as cold:
+        assert (await cold.execute(one_more)).result == Count(EVERY + 10, EVERY + 10)
+        assert cold._snapshots.ignored == 1
+
+
 async def test_a_snapshot_that_its_events_do_not_follow_from_is_ignored(watched: Watched) -> None:
     """It can be decoded; that it is none of the stream's states shows where evolve fails over the next event."""
 

@@ -73,7 +73,9 @@ async def test_replicas_with_two_nats_servers_are_not_silent() -> None:
             async with running(copies, stands_by):
                 await grow(log, 3)
                 await mirrored(log, there)
+                grown = asyncio.get_running_loop().time()
                 problem = await told(stands_by)
+                assert 19 < asyncio.get_running_loop().time() - grown < 21, "three looks after it was seen"
                 assert copies.problem is None
                 await asyncio.sleep(HOUR)
                 assert events(said) == ["relay.stands_still"], "said once"
@@ -109,8 +111,10 @@ async def test_an_idle_log_and_a_server_that_is_away_are_no_problem_of_a_standby
         assert stands_by.problem is None
         assert twin.looks <= HOUR / 5, "a look every five seconds"
         await grow(log, 3)
+        await asyncio.sleep(12)
         twin.away = True
         await asyncio.sleep(HOUR)
         assert stands_by.problem is None
-        twin.away = False
+        twin.away, back = False, asyncio.get_running_loop().time()
         assert "stands still at event 3" in await told(stands_by)
+        assert asyncio.get_running_loop().time() - back > 10, "looks of before an outage do not count"

@@ -33,6 +33,7 @@ POISON: Mapping[str, list[str]] = {
     "metadata": [
         "'null'", "'5'", "'[]'", "'[{}]'", "'\"text\"'", "'{\"actor\": 5}'", "'{\"actor\": null}'",
         "'{\"correlation_id\": {\"a\": [1]}}'", "'{\"traceparent\": true, \"newer\": [1]}'", "'{\"extra\": [1]}'",
+        "(repeat('[', 999) || repeat(']', 999))", "('{\"actor\": ' || repeat('9', 9999) || '}')",
     ],
     "extra": ["'null'", "'5'", "'[]'", "'\"text\"'", "'{\"tenant\": 5}'", "'{\"tenant\": {\"a\": null}}'"],
     "tag": [
@@ -98,12 +99,13 @@ async def test_rows_of_any_content_are_copied_and_delivered(log: PostgresLog, na
 async def test_what_is_no_text_is_read_as_the_json_that_it_is(log: PostgresLog) -> None:
     await grow(log, 1)
     await poison(log)
-    told = [event.metadata for event in await log.read(1, 16)]
+    told = [event.metadata for event in await log.read(1, 18)]
     assert told[:6] == [Metadata(actor=text) for text in ("null", "5", "[]", "[{}]", "text", "5")]
     assert told[7] == Metadata(correlation_id='{"a":[1]}')
     assert told[8] == Metadata(traceparent="true"), "what a newer program adds is left out"
-    assert [metadata.extra for metadata in told[10:12]] == [{}, {"extra": "5"}]
-    assert told[14].extra == {"tenant": "5"}
+    assert [metadata.extra for metadata in told[12:14]] == [{}, {"extra": "5"}]
+    assert [metadata.actor[:3] for metadata in told[10:12]] == ["[[[", '{"a'], "what no parser reads"
+    assert told[16].extra == {"tenant": "5"}
 
 
 async def test_timers_of_any_time_are_read_in_order(log: PostgresLog) -> None:

@@ -32,7 +32,7 @@ from twinlog.log.ports import ReadRequest, StreamSlice
 from twinlog.log.snapshots import EVERY
 from twinlog.log.twin import EventTooLarge
 from twinlog.log.units import Request
-from twinlog.model.errors import PartlyUnavailable, StreamUnreadable, UpcasterFailed
+from twinlog.model.errors import PartlyUnavailable, ReplyUnreadable, StreamUnreadable, UpcasterFailed
 from twinlog.testing import START, MemoryLog, MemoryTwin
 from twinlog.testing.internals import AnyAggregate, CheckpointAdvance, RandomIds, SystemClock
 
@@ -324,7 +324,9 @@ async def test_a_reply_that_cannot_be_read_or_made_fails_its_own_caller(log: Mem
             writer.execute(add("good")),
             return_exceptions=True,
         )
-    assert isinstance(unreadable, Exception)
+    assert isinstance(unreadable, ReplyUnreadable)
+    assert request.request_id in str(unreadable)
+    assert "google.protobuf.Int64Value" in str(unreadable)
     assert isinstance(unmade, TypeError)
     assert not isinstance(good, BaseException)
 

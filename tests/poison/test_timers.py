@@ -230,6 +230,40 @@ async def test_very_many_that_wait_are_few_in_memory_in_the_logs_and_at_each_loo
     assert len([line for line in lines if line["event"] == "timers.stuck"]) == 100
 
 
+@pytest.mark.parametrize(("stuck", "seconds"), [(8, 10), (9, 10), (12, 12), (24, 24)])
+@in_virtual_time
+async def test_it_is_said_how_often_they_are_tried_again(
+    log: MemoryLog, monkeypatch: pytest.MonkeyPatch, stuck: int, seconds: int
+) -> None:
+    monkeypatch.setattr(timers_module, "_BATCH", 2)
+    monkeypatch.setattr(timers_module, "_PAGES_AGAIN", 1)
+    clock = ManualClock(LATER)
+    for number in range(stuck):
+        gone = StreamId("gone", f"{number:02}")
+        log.timers[gone] = Timer(gone, 1, START)
+    async with writing(log, clock) as writer:
+        timers = Timers(log, writer, [ALARM], clock=clock, actor="tests", interval_seconds=2.0)
+        await timers.fire()
+        assert str(timers.problem).endswith(f"; and {stuck - 5} more; tried again every {seconds} s")
+
+
+@in_virtual_time
+async def test_one_that_has_fired_is_not_named_while_the_others_are_tried_again(
+    log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timers_module, "_BATCH", 2)
+    monkeypatch.setattr(timers_module, "_PAGES_AGAIN", 1)
+    clock = ManualClock(LATER)
+    async with writing(log, clock) as writer:
+        await set_alarms(writer, "a", "b", "c", "d")
+        timers = Timers(log, writer, [patched(ALARM, decide=fails)], clock=clock, actor="tests")
+        assert await timers.fire() == 0
+        timers._aggregates[ALARM.name], timers._try_again_at = ALARM, 0.0
+        assert await timers.fire() == 2
+        assert "alarm/a " not in str(timers.problem)
+        assert "alarm/d " in str(timers.problem)
+
+
 async def test_a_timer_that_changes_is_tried_at_once(log: MemoryLog) -> None:
     clock = ManualClock(LATER)
     gone = StreamId(ALARM.name, "bad")

@@ -25,7 +25,8 @@ from tests.controls import MODES, wire
 from tests.e2e.client import PATIENCE, Client, connect, refusal
 from tests.waiting import until
 from twinlog.dev import EmbeddedPostgres
-from twinlog.service.repair import LEFT, Options, repair
+from twinlog.service.relink import LEFT
+from twinlog.service.repair import Options, repair
 from twinlog.testing.internals import JetStreamTwin, database_url, open_pool
 from twinlog.testing.internals import connect as connect_to_nats
 
@@ -248,6 +249,7 @@ async def _repair(client: Client, log: str) -> None:
     env = {**os.environ, "POSTGRES_URL": client.shop.postgres_url, "NATS_URL": client.shop.nats_url}
     ran = await preloaded.run("twinlog", "repair", log, env=env)
     assert ran.code == 0, ran
+    assert "Where database twinlog_keys was set back as well, persons who were erased since" in ran.out
 
 
 def _base_backup(server: EmbeddedPostgres, target: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -20,12 +22,21 @@ from twinlog.consume.filling import Filling
 from twinlog.log.lease import ALWAYS_HELD
 from twinlog.log.lineage import Lineage
 from twinlog.log.ports import Handled, Tip
-from twinlog.log.repair import Unrepairable, difference, only_notes_of_projections, plan
+from twinlog.log.repair import (
+    GivenUp,
+    Unrepairable,
+    before_all,
+    difference,
+    given_up,
+    notes_of_given_up,
+    only_notes_of_projections,
+    plan,
+)
 from twinlog.log.snapshots import Snapshots
 from twinlog.log.states import StateCache
 from twinlog.log.streams import beginning
 from twinlog.log.twin import LogForked, Twin, TwinState
-from twinlog.testing import MemoryLog, MemoryTwin
+from twinlog.testing import START, MemoryLog, MemoryTwin
 from twinlog.testing.internals import Batch, Cursor, Relay
 
 
@@ -309,6 +320,19 @@ def event(
     return Recorded("counters", position, *new, batch().recorded_at)
 
 
+async def test_a_stream_with_a_changed_message_still_gives_back_what_the_log_lost(
+    log: MemoryLog, twin: MemoryTwin
+) -> None:
+    async with running(Relay(log, twin)):
+        await grow(log, 9)
+        await mirrored(log, twin)
+    log.events[2] = log.events[2]._replace(payload=b"as it should be")
+    cut(log, 6)
+    found = await difference(log, twin)
+    assert (found.damaged, found.since, len(found.theirs)) == ("its message 3 was changed", 7, 3)
+    assert found.complete
+
+
 def test_what_nobody_has_seen_is_moved_behind_what_others_have() -> None:
     theirs = [event(4, "a", 2), event(5, "b", 1)]
     ours = [event(4, "c", 1), event(5, "c", 2)]
@@ -326,6 +350,43 @@ def test_a_stream_that_went_another_way_is_given_up_from_there_on() -> None:
     ours = [event(4, "a", 2), event(5, "a", 3), event(6, "b", 1)]
     made = plan(ours, theirs, {StreamId("counter", "a"): 1}, {})
     assert (list(made.given_up), [one.stream.id for one in made.kept]) == (ours[:2], ["b"])
+
+
+@pytest.mark.parametrize(("last", "positions"), [(9, [10]), (10, [10]), (12, [10, 11, 12])])
+def test_what_is_given_up_is_noted_in_the_place_of_all_of_it(last: int, positions: list[int]) -> None:
+    notes = notes_of_given_up("counters", GivenUp(8, last), 9, 2, START)
+    assert [note.position for note in notes] == positions
+    assert [note.version for note in notes] == [position - 7 for position in positions]
+    assert {given_up(note) for note in notes} == {(8, last)}
+
+
+def test_ids_tell_when_none_of_their_events_was_there() -> None:
+    def made(at: datetime) -> UUID:
+        return UUID(int=int(at.timestamp() * 1_000) << 80 | 7 << 76 | 2 << 62)
+
+    some = [made(START + timedelta(days=1)), made(START)]
+    assert before_all(some) == START - timedelta(seconds=1)
+    assert before_all([]) is before_all([*some, uuid4()]) is None
+
+
+class Reconnects(MemoryLog):
+    """Makes another connection the first time it is asked."""
+
+    asked = 0
+
+    @property
+    def connections(self) -> int:
+        return min(self.asked, 1)
+
+    async def era(self) -> int:
+        self.asked += 1
+        return await super().era()
+
+
+async def test_a_connection_that_a_comparison_makes_is_compared_as_well(twin: MemoryTwin) -> None:
+    log = Reconnects("counters")
+    await Lineage(log, twin).verify()
+    assert log.asked == 2
 
 
 def test_one_of_another_aggregate_with_the_same_id_is_not_given_up_with_it() -> None:

@@ -16,7 +16,7 @@ from tests.waiting import until
 from twinlog import Writer
 from twinlog.log.twin import LogForked
 from twinlog.postgres.repair import place_head
-from twinlog.service.repair import LEFT, MENDED
+from twinlog.service.relink import LEFT, MENDED
 
 
 class Damage(NamedTuple):

@@ -15,7 +15,7 @@ from tests.repair.site import Site, copied, wrong_with
 from tests.twin.relaying import mirrored, running
 from twinlog import Unavailable
 from twinlog.postgres import repair as postgres
-from twinlog.service.repair import MENDED, NOTHING
+from twinlog.service.relink import MENDED, NOTHING
 from twinlog.testing.internals import JetStreamTwin, Relay
 
 _REPAIRS = 3

@@ -20,7 +20,8 @@ from twinlog import Recorded
 from twinlog.log.repair import GivenUp, Unrepairable
 from twinlog.postgres.archiving import Rule, archive
 from twinlog.postgres.identity import NotThatLog, identify
-from twinlog.service.repair import LEFT, MENDED, NOTHING, Options, repair
+from twinlog.service.relink import LEFT, MENDED, NOTHING
+from twinlog.service.repair import Options, repair
 from twinlog.testing.internals import (
     Batch,
     JetStreamTwin,
@@ -61,6 +62,92 @@ async def test_a_stream_ahead(site: Site, own: int) -> None:
     ids = [event.event_id for event in await site.log.read(0, 100)]
     assert ids[:20] == [event.event_id for event in events]
     assert len(ids) == 20 + own
+    assert (await site.repair())[1].endswith("nothing to repair.")
+
+
+@pytest.mark.parametrize("own", [0, 3])
+async def test_a_stream_ahead_that_lacks_messages_before(site: Site, own: int) -> None:
+    """Nobody delivers it as it is, and it has the only copy of what the log lost."""
+    events = await grow(site.log, 20)
+    await copied(site)
+    for hole in (3, 4, 9):
+        await site.damage.remove(hole)
+    await site.cut(12)
+    await grow(site.log, own, "b")
+    relay = Relay(site.log, site.twin)
+    async with running(relay):
+        await until(lambda: relay.problem is not None)
+        assert f"`twinlog repair {site.log.name}` puts it back" in str(relay.problem)
+        code, said = await site.repair()
+        assert (code, f"lost events {site.log.name}/13 to 20" in said) == (MENDED, True), said
+        await until(lambda: relay.problem is None)
+        await mirrored(site.log, site.twin)
+    ids = [event.event_id for event in await site.log.read(0, 100)]
+    assert (ids[:20], len(ids)) == ([event.event_id for event in events], 20 + own)
+    assert (await site.repair())[1].endswith("nothing to repair.")
+
+
+@pytest.mark.parametrize("holes", [[20], [13], [12], [15, 16]])
+@pytest.mark.parametrize("own", [0, 2])
+async def test_a_stream_ahead_that_lacks_some_of_what_the_log_lost(
+    site: Site, own: int, holes: list[int]
+) -> None:
+    """It is left as it is until somebody lets go of what is in neither: the rest is nowhere else."""
+    await grow(site.log, 20)
+    await copied(site)
+    for hole in holes:
+        await site.damage.remove(hole)
+    await site.cut(12)
+    await grow(site.log, own, "b")
+    relay = Relay(site.log, site.twin)
+    async with running(relay):
+        await until(lambda: relay.problem is not None)
+        assert f"`twinlog repair {site.log.name} --dry-run` says what was lost" in str(relay.problem)
+        code, said = await site.repair()
+        first = min(13, *holes)
+        some = f"it has {21 - first - len(holes)} of {first} to 20"
+        assert (code, some in said) == (LEFT, True), said
+        assert (await site.twin.state()).last == 20
+        code, said = await site.repair(give_up=True)
+        assert (code, f"Given up: events {first} to 20." in said) == (MENDED, True), said
+        await until(lambda: relay.problem is None)
+        await mirrored(site.log, site.twin)
+    assert not await wrong_with(site)
+    assert (await site.repair())[1].endswith("nothing to repair.")
+
+
+async def test_all_that_was_lost_is_listed_where_it_is_asked_for_and_erasures_are_named(site: Site) -> None:
+    await grow(site.log, 30)
+    await copied(site)
+    await site.cut(5)
+    asked = Options(site.log.name, site.postgres_url, site.nats_url, dry_run=True)
+
+    async def says(of: Options) -> list[str]:
+        said: list[str] = []
+        assert await repair(of, said.append) == MENDED
+        return said
+
+    few = await says(asked._replace(keys="not_there"))
+    assert "  and 5 more, which --all lists" in few
+    assert not [line for line in few if "erased" in line]
+    every = await says(asked._replace(all=True, keys=await site.database()))
+    assert not [line for line in every if " more" in line]
+    assert sum(line.startswith(f"  {site.log.name}/") for line in every) == 25
+    assert [line for line in every if line.endswith("UTC have their keys again: erase them again.")]
+
+
+async def test_a_stream_that_was_trimmed_beyond_what_a_restored_log_has(site: Site) -> None:
+    events = await grow(site.log, 20)
+    await copied(site)
+    await site.consume(events[-1])
+    await site.damage.purge(keep=5)
+    await site.cut(12)
+    database = await site.database()
+    code, said = await site.repair(database=database)
+    assert (code, "lost its events from 13 on" in said, "it has 5 of 13 to 20" in said) == (LEFT, True, True)
+    code, said = await site.repair(give_up=True, database=database)
+    assert (code, "It goes back to 12;" in said) == (MENDED, True), said
+    await copied(site)
     assert (await site.repair())[1].endswith("nothing to repair.")
 
 

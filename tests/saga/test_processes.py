@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from google.protobuf.message import Message
@@ -257,6 +258,22 @@ def test_a_transient_failure_is_tried_again_later_and_counts_in_the_end(
         "an earlier attempt may yet come through"
     )
     assert after(sagas, *waits, busy).reason == failure.DESCRIPTOR.name
+
+
+def test_each_failure_counts_once_however_late_it_is_heard_again() -> None:
+    sagas = of(step(0, transient=kind("Busy", 0), retries=5, backoff=BACKOFF))
+    first, second = (Reply(message("Busy", 0), NOW, uuid4()) for _ in range(2))
+    twice = (BEGIN, first, wake(1), second, wake(3))
+    assert decided(sagas, *twice) == ["SagaCommandRetried", "Send0"]
+    assert decided(sagas, *twice, first) == decided(sagas, *twice, second) == []
+    assert decided(sagas, *twice, Reply(message("Busy", 0), NOW, uuid4())) == ["SagaStepDeferred"]
+
+
+def test_of_answers_that_are_overdue_the_first_decides() -> None:
+    late, early = step(0, deadline=3 * SECOND), step(1, deadline=2 * SECOND)
+    failed, *_ = (sagas := of(Parallel(late, early))).decide(after(sagas, BEGIN), wake(5))
+    assert isinstance(failed, pb.SagaStepFailed)
+    assert failed.step == 1
 
 
 def test_a_business_refusal_is_final_at_once() -> None:

@@ -180,6 +180,17 @@ async def test_a_version_with_live_instances_is_not_let_go() -> None:
     assert not [version for version, kept in tables.kept.items() if kept.retired]
 
 
+async def test_a_program_that_is_rolled_back_starts_beside_instances_of_the_newer_one() -> None:
+    tables, two = MemoryTables(), replace(ONE, version=2)
+    await start(tables, ONE, two)
+    tables.live = [LiveInstance("older", 1), LiveInstance("newer", 2)]
+    await start(tables, ONE)
+    assert not [version for version, kept in tables.kept.items() if kept.retired]
+    await start(tables, ONE, two)
+    with pytest.raises(SagaVersionNeeded, match=r"version 1, is gone; 1 instances .*: older"):
+        await start(tables, replace(ONE, version=3))
+
+
 async def test_a_log_of_before_there_were_fingerprints_is_looked_through_once() -> None:
     tables = MemoryTables()
     tables.live = [LiveInstance("old", 1)]

@@ -17,25 +17,28 @@ from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
 from tests.rebuild.simulated import FILLS, REBUILDS
 from tests.simulation import shop
 from tests.simulation.leases import LEASES
+from tests.simulation.outside import OUTSIDE
 from twinlog import FailedPrecondition, Projection, Recorded, StreamId, Unavailable, Writer
 from twinlog.consume import dead_letter_operations
 from twinlog.consume.cursor import BATCH
 from twinlog.consume.dead_lettering import NOT_THE_EVENTS_FAULT, DeadLettering
-from twinlog.consume.dead_letters import Failure
+from twinlog.consume.dead_letters import Failure, TriedInVain
 from twinlog.consume.filling import Filling
 from twinlog.consume.view_builds import ViewBuilds
 from twinlog.log import cuts, lineage, relay
 from twinlog.log.group_commit import GroupCommit
 from twinlog.log.lease import LeaseRow
 from twinlog.log.lineage import Common
-from twinlog.log.ports import CheckpointAdvance, LogSession
+from twinlog.log.ports import CheckpointAdvance, LogSession, ReadRequest, StreamSlice
+from twinlog.log.snapshots import StateCodecs
 from twinlog.log.states import StateCache
 from twinlog.log.timers import Timers
 from twinlog.log.transaction import Transaction
 from twinlog.log.twin import DeliveryLost
 from twinlog.log.view_store import Build
+from twinlog.rpc.freshness import Freshness
 from twinlog.rpc.view_operations import ViewOperations
-from twinlog.testing import Kinds, MemoryTwin, MemoryViews, Simulation
+from twinlog.testing import Kinds, MemoryLog, MemoryTwin, MemoryViews, Simulation
 from twinlog.testing.internals import Appended, Batch, Cursor, Relay, StoreClock, to_wire
 from twinlog.testing.simulation.twin import RemoteDelivery
 
@@ -105,6 +108,7 @@ def cut_by_time_alone() -> Patches:
 
 _execute, _append, _batch = Writer.execute, GroupCommit._append, GroupCommit._batch
 _resolve = GroupCommit._resolve
+_load, _history, _attempt = StateCache.load, MemoryLog._history, DeadLettering._attempt
 
 
 @bug("checkpoint-outside")
@@ -207,6 +211,45 @@ def stale_states() -> Patches:
     return [(StateCache, "refresh", refresh)]
 
 
+# --- snapshots ---
+
+
+@bug("garbage-is-a-state", near=8, simulation=OUTSIDE)
+def garbage_is_a_state() -> Patches:
+    """A snapshot that cannot be decoded counts as the state of a stream that begins."""
+    restore = StateCodecs.restore
+
+    def believe(self: StateCodecs, aggregate: Any, snapshot: Any) -> Any:
+        try:
+            return restore(self, aggregate, snapshot)
+        except Exception:
+            return aggregate.initial
+
+    return [(StateCodecs, "restore", believe)]
+
+
+@bug("any-schema-is-ours", near=33, simulation=OUTSIDE)
+def any_schema_is_ours() -> Patches:
+    """A snapshot is read whatever schema it was written with."""
+
+    def history(self: MemoryLog, want: ReadRequest) -> StreamSlice:
+        kept = self.snapshots.get(want.stream)
+        return _history(self, want._replace(schema=kept.schema) if kept and want.schema else want)
+
+    return [(MemoryLog, "_history", history)]
+
+
+@bug("snapshot-ahead-believed", near=41, simulation=OUTSIDE)
+def snapshot_ahead_believed() -> Patches:
+    """A snapshot of a later version than its stream has is read like any other."""
+
+    def history(self: MemoryLog, want: ReadRequest) -> StreamSlice:
+        found, kept = _history(self, want), self.snapshots.get(want.stream)
+        return found._replace(snapshot=kept) if found.snapshot else found
+
+    return [(MemoryLog, "_history", history)]
+
+
 # --- the relay ---
 
 
@@ -258,6 +301,29 @@ def pokes_for_ever() -> Patches:
             self._look_at_log()
 
     return [(Relay, "_listen", listen)]
+
+
+_publish = Relay._publish
+
+
+@bug("relay-spins", near=1, simulation=OUTSIDE)
+def relay_spins() -> Patches:
+    """What a stream does not take is published again at once."""
+
+    async def publish(self: Relay, events: Sequence[Recorded]) -> None:
+        while True:
+            try:
+                return await _publish(self, events)
+            except Unavailable as error:
+                self._retrying.failed(error)
+
+    return [(Relay, "_publish", publish)]
+
+
+@bug("relay-says-nothing", simulation=OUTSIDE)
+def relay_says_nothing() -> Patches:
+    """A relay that makes no progress looks well."""
+    return [(Relay, "problem", None)]
 
 
 # --- forks ---
@@ -373,7 +439,38 @@ def stale_rows() -> Patches:
     return [(Projection, "forget", lambda self: None)]
 
 
+@bug("hint-believed", near=1, simulation=OUTSIDE)
+def hint_believed() -> Patches:
+    """What is said between replicas is taken for what the views have."""
+    return [(Freshness, "hinted", Freshness.changed)]
+
+
 # --- poison ---
+
+
+@bug("outage-sets-aside", near=13)
+def outage_sets_aside() -> Patches:
+    """An outage counts as the fault of the event that met it."""
+
+    async def attempt(self: DeadLettering, events: Sequence[Recorded], after: int) -> int:
+        try:
+            return await _attempt(self, events, after)
+        except Unavailable as error:
+            raise TriedInVain(error, 1) from error
+
+    return [(DeadLettering, "_attempt", attempt)]
+
+
+@bug("batch-fails-together", near=96, simulation=shop.UNREADABLE)
+def batch_fails_together() -> Patches:
+    """A stream that cannot be read fails every command that is decided on together with its own."""
+
+    async def load(self: StateCache, session: LogSession, refs: Any) -> None:
+        await _load(self, session, refs)
+        for why in self.failed.values():
+            raise why
+
+    return [(StateCache, "load", load)]
 
 
 @bug("neighbors-set-aside", near=85, simulation=shop.UNREADABLE)

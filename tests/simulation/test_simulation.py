@@ -13,6 +13,7 @@ import pytest
 from tests.rebuild.simulated import FILLS, REBUILDS
 from tests.simulation.bugs import BUGS
 from tests.simulation.leases import LEASES
+from tests.simulation.outside import OUTSIDE
 from tests.simulation.shop import SHOP, UNREADABLE, sweep
 from twinlog.testing import Simulation
 
@@ -27,6 +28,11 @@ SEARCHED = 1_500
         pytest.param(SHOP, 8, id="everything goes wrong"),
         pytest.param(
             UNREADABLE, 10, id="streams that become unreadable concern their own key, and all comes right"
+        ),
+        pytest.param(
+            OUTSIDE,
+            8,
+            id="what outsiders do to snapshots, streams and messages is noticed, and never believed",
         ),
         pytest.param(REBUILDS, 6, id="a view that is built anew never steps back and lacks nothing"),
         pytest.param(FILLS, 8, id="a build is filled with nothing of a log that was set back"),

@@ -1,4 +1,4 @@
-"""From the released shop to the tree's and back, side by side, over the same data and under load."""
+"""From the released shop to the tree's and back, service by service, over the same data and under load."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from proof.auditor.auditor import audit
+from proof.auditor.auditor import audit, open_auditor
 from shop.customers.v1.customer_service_pb2 import CreateCustomerRequest
 from shop.orders.v1.order_pb2 import (
     ORDER_STATE_APPROVED,
@@ -61,6 +61,9 @@ _PAUSE_SECONDS = 0.2
 """Between two of a worker's orders: processes that start and stop meanwhile get their share of the processors."""
 _PHASE_ORDERS = 4
 """Of each mode, that begin and end in a phase."""
+_UPGRADE_ORDER = ("customer_svc", "projector", "order_svc", "saga_orchestrator")
+_ROLLBACK_ORDER = ("saga_orchestrator", "order_svc", "customer_svc", "projector")
+"""The order in which the services' replicas of the other version end: each mixture of the two works for a while."""
 _CALL_SECONDS = 100.0
 _SETTLE_SECONDS = 200.0
 
@@ -90,19 +93,25 @@ async def test_upgrade_and_rollback(
             newer = await new.enter_async_context(replicas(ROOT, env, say, orders))
             await orders.phase()
             for first, second in ((older, newer), (newer, older)):
-                await take_what_each_gives(first, second)
+                await take_what_each_gives(first.addresses, second.addresses)
             with pytest.raises(grpc.aio.AioRpcError, match=r"release 0\.1 is at work .* Stop it"):
-                await rebuilt(newer.queries)
-            await orders.phase()
-        await rebuilt(newer.queries)
+                await rebuilt(newer.addresses.queries)
+            for service in _UPGRADE_ORDER:
+                await orders.phase(1)
+                await older.stop(service)
+        await rebuilt(newer.addresses.queries)
         await orders.phase()
         async with replicas(released, env, say, orders):
-            await orders.phase()
+            for service in _ROLLBACK_ORDER:
+                await orders.phase(1)
+                await newer.stop(service)
             await new.aclose()
             await orders.phase()
             await orders.finish()
             report = await audit(own_postgres.url, own_nats.url, wait_seconds=_SETTLE_SECONDS)
             assert (report.in_flight, report.violations, report.notes) == ([], [], [])
+            async with open_auditor(own_postgres.url, own_nats.url) as auditor:
+                assert (await auditor.verify_chains()).violations == []
             assert await orders.seen() == orders.states
     assert [line for line in said if '"level": "error"' in line or "ended with" in line] == []
 
@@ -114,6 +123,16 @@ class Addresses(NamedTuple):
     customers: str
     sagas: str
     queries: str
+
+
+class Replicas(NamedTuple):
+    """One of each service, of one tree."""
+
+    addresses: Addresses
+    supervisors: Mapping[str, Supervisor]
+
+    async def stop(self, service: str) -> None:
+        await self.supervisors[service].__aexit__()
 
 
 class Load:
@@ -135,9 +154,9 @@ class Load:
         self._going = False
         await asyncio.gather(*self._workers)
 
-    async def phase(self) -> None:
-        """Returns when enough orders of each mode have begun, and come to their end, since it was called."""
-        goal = {mode: self._ended[mode] + _WORKERS + _PHASE_ORDERS for mode in MODES}
+    async def phase(self, count: int = _PHASE_ORDERS) -> None:
+        """Returns when so many orders of each mode have begun, and come to their end, since it was called."""
+        goal = {mode: self._ended[mode] + _WORKERS + count for mode in MODES}
         await until(lambda: all(self._ended[mode] >= goal[mode] for mode in MODES), seconds=_SETTLE_SECONDS)
 
     @asynccontextmanager
@@ -218,16 +237,20 @@ async def load() -> AsyncIterator[Load]:
 @asynccontextmanager
 async def replicas(
     tree: Path, env: Mapping[str, str], say: Callable[[str], None], orders: Load
-) -> AsyncIterator[Addresses]:
+) -> AsyncIterator[Replicas]:
     """One replica of each service, from a tree; they get calls while they start and stop, too."""
     programs = [Program(module, setting, f"127.0.0.1:{free_port()}") for module, setting in _SETTINGS.items()]
     addresses = Addresses(*(program.address for program in programs))
     with servers.folder() as folder:
-        async with (
-            orders.through(addresses),
-            Supervisor(programs, env, say, root=tree, folder=folder),
-        ):
-            yield addresses
+        supervisors = {
+            program.module: Supervisor([program], env, say, root=tree, folder=folder) for program in programs
+        }
+        async with orders.through(addresses):
+            try:
+                await asyncio.gather(*(each.__aenter__() for each in supervisors.values()))
+                yield Replicas(addresses, supervisors)
+            finally:
+                await asyncio.gather(*(each.__aexit__() for each in supervisors.values()))
 
 
 async def take_what_each_gives(first: Addresses, second: Addresses) -> None:

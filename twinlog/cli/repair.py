@@ -8,6 +8,7 @@ import os
 
 from twinlog.cli.exits import OK, Usage, told_in_a_line
 from twinlog.cli.output import print_json
+from twinlog.log.installation import named
 from twinlog.service.logging import configure_logging
 from twinlog.service.repair import Options, repair
 
@@ -15,6 +16,7 @@ from twinlog.service.repair import Options, repair
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("log", help="the log, such as orders")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument("--all", action="store_true", help="list every event, not only the first 20")
     parser.add_argument(
         "--chain", action="store_true", help="make links of the chain again that are gone, and nothing else"
     )
@@ -37,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
             "set POSTGRES_URL and NATS_URL, or give --postgres-url and --nats-url; no `twinlog dev` runs here"
         )
     configure_logging("error", "pretty")
+    namespace = os.environ.get("TWINLOG_NAMESPACE", "")
     asked = Options(
         options.log,
         options.postgres_url,
@@ -44,8 +47,10 @@ def run(options: argparse.Namespace) -> int:
         options.database,
         options.dry_run,
         options.give_up,
-        os.environ.get("TWINLOG_NAMESPACE", ""),
+        namespace,
         options.chain,
+        options.all,
+        _keys_beside(options.postgres_url, namespace),
     )
     said: list[str] = []
     with told_in_a_line():
@@ -54,3 +59,10 @@ def run(options: argparse.Namespace) -> int:
         told = {"log": asked.log, "dry_run": asked.dry_run, "left": code != OK, "says": said}
         print_json(told, one_line=True)
     return code
+
+
+def _keys_beside(postgres_url: str, namespace: str) -> str:
+    """The database of the keys of persons; empty where they are on a server of their own."""
+    if os.environ.get("PERSONAL_KEYS_URL", postgres_url) != postgres_url:
+        return ""
+    return named(namespace, os.environ.get("PERSONAL_KEYS_DATABASE") or "twinlog_keys")

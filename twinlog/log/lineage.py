@@ -53,6 +53,9 @@ class KnowsHead(Protocol):
     async def head_astray(self) -> HeadAstray | None:
         """That the head of the log is not at its last event; None: it is. Raises Unavailable."""
 
+    async def last(self) -> int:
+        """The position of the last event that is there, whatever the head says. Raises Unavailable."""
+
 
 @runtime_checkable
 class TrimmedLog(Protocol):
@@ -189,35 +192,42 @@ async def compare(log: Log, twin: Twin, state: TwinState) -> Common:
     if not state.last:
         return NOTHING
     head = await log.head()
-    last = min(state.last, head)
-    if (theirs := await twin.message(state.last)) is None:
-        return NOTHING  # a hole
-    if state.last > head and event_id_of(theirs, state.last) is None:
-        raise not_its_event(twin.name, state.last)
-    if state.last > head:
+    if (newest := await _newest(twin, state, state.first, state.last)) is None:
+        return NOTHING  # nothing is left of it
+    last, theirs = newest
+    if last > head and event_id_of(theirs, last) is None:
+        raise not_its_event(twin.name, last)
+    if last > head:
         why = f"the stream has {state.last} events, the log only {head}: the database was set back"
-        raise LogForked(log=log.name, since=await _first_difference(log, twin, state.first, last), why=why)
-    ours = await _event(log, state.last)
+        raise LogForked(log=log.name, since=await first_difference(log, twin, state, head), why=why)
+    ours = await _event(log, last)
     if mirrors(theirs, ours):
         return Common(ours.position, ours.event_id)
-    if event_id_of(theirs, state.last) in (None, ours.event_id):
-        raise not_its_event(twin.name, state.last)
-    why = f"event {state.last} of the log is not the one in the stream: the database was set back"
-    raise LogForked(log=log.name, since=await _first_difference(log, twin, state.first, last), why=why)
+    if event_id_of(theirs, last) in (None, ours.event_id):
+        raise not_its_event(twin.name, last)
+    why = f"event {last} of the log is not the one in the stream: the database was set back"
+    raise LogForked(log=log.name, since=await first_difference(log, twin, state, last), why=why)
 
 
-async def _first_difference(log: Log, twin: Twin, first: int, last: int) -> int:
-    """The first position at which log and stream have different events, by bisection."""
-    same, differs = first - 1, last + 1
+async def first_difference(log: Log, twin: Twin, state: TwinState, last: int) -> int:
+    """The first position up to ``last`` at which log and stream have different events, by bisection; else the next."""
+    same, differs = state.first - 1, last + 1
     while differs - same > 1:
         middle = (same + differs) // 2
-        theirs = await twin.message(middle)
-        ours = await _event(log, middle)
-        if theirs is None or event_id_of(theirs, middle) == ours.event_id:
+        theirs = await _newest(twin, state, same + 1, middle)
+        if theirs is None or event_id_of(theirs[1], theirs[0]) == (await _event(log, theirs[0])).event_id:
             same = middle
         else:
-            differs = middle
+            differs = theirs[0]
     return differs
+
+
+async def _newest(twin: Twin, state: TwinState, first: int, last: int) -> tuple[int, bytes] | None:
+    """The last message between two positions that is there, with its own: somebody may have taken out others."""
+    for position in range(last, max(first, last - state.holes) - 1, -1):
+        if (message := await twin.message(position)) is not None:
+            return position, message
+    return None
 
 
 async def _event(log: Log, position: int) -> Recorded:

@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
-from twinlog.log.lineage import trimmed
+from twinlog.log.lineage import KnowsHead, first_difference, trimmed
 from twinlog.log.ports import Log
-from twinlog.log.twin import DeliveryLost, Twin, TwinDamaged, TwinMissing, TwinState
+from twinlog.log.twin import DeliveryLost, Twin, TwinDamaged, TwinMissing, TwinState, event_in
 from twinlog.model.errors import FailedPrecondition, Unavailable
 from twinlog.model.event import Metadata, Recorded, StreamId, encoded
 from twinlog.v1.event_pb2 import EventsGivenUp
@@ -50,9 +50,9 @@ class Difference(NamedTuple):
     state: TwinState
     """``(1, 0, 0)`` where there is no stream."""
     since: int
-    """The first position at which only the stream has an event; 0: none."""
+    """The first position at which the stream has another event than the log, or had; 0: none."""
     theirs: Sequence[Recorded]
-    """The stream's events from there on, up to the first that is gone or no event."""
+    """The stream's events from there on, up to the first that is no event; some may be gone."""
     shared: Recorded | None
     """The event before, if the stream has it."""
     damaged: str
@@ -61,10 +61,14 @@ class Difference(NamedTuple):
     """Whether that is a message of somebody else: no event ever followed it."""
 
     @property
+    def last(self) -> int:
+        """The last event that the stream has, or had."""
+        return self.theirs[-1].position if self.foreign and self.theirs else self.state.last
+
+    @property
     def complete(self) -> bool:
         """Whether the stream has every event that the log lost."""
-        whole = self.foreign or len(self.theirs) == self.state.last + 1 - self.since
-        return whole and (self.shared is not None or self.since == 1)
+        return len(self.theirs) == self.last + 1 - self.since and (self.shared is not None or self.since == 1)
 
 
 async def difference(log: Log, twin: Twin) -> Difference:
@@ -87,17 +91,45 @@ async def difference(log: Log, twin: Twin) -> Difference:
                 mine = ours.get(event.position)
                 if theirs or mine is None or mine.event_id != event.event_id:
                     theirs.append(event)
-                elif mine.payload != event.payload:
-                    return Difference(state, 0, (), None, f"its message {event.position} was changed")
                 else:
                     shared = mine
+                    if mine.payload != event.payload:
+                        damaged = f"its message {event.position} was changed"
     except TwinMissing as error:  # another repair has it made anew
         raise Unavailable(f"stream {twin.name} has changed meanwhile; try again") from error
     except TwinDamaged as error:
         damaged, foreign = error.facts["damage"], True
-    except (DeliveryLost, TimeoutError) as error:
-        damaged = str(error) or "a message at its end is gone"
-    return Difference(state, theirs[0].position if theirs else 0, theirs, shared, damaged, foreign)
+    except (DeliveryLost, TimeoutError):
+        return await _past_holes(log, twin, state)
+    since = theirs[0].position if theirs else 0
+    if since and not shared:  # trimmed further than the log of now reaches
+        since = min(since, await _end(log) + 1)
+    return Difference(state, since, theirs, shared, damaged, foreign)
+
+
+async def _past_holes(log: Log, twin: Twin, state: TwinState) -> Difference:
+    """Compares a stream of which some messages are gone, so that nobody delivers it."""
+    damaged = f"{state.holes or 'some'} of its messages are gone"
+    since = await first_difference(log, twin, state, min(await _end(log), state.last))
+    while since > state.first and await twin.message(since - 1) is None:
+        since -= 1  # whether the log has what was there is not to be seen
+    theirs: list[Recorded] = []
+    foreign = False
+    for position in range(since, state.last + 1):
+        if (message := await twin.message(position)) is None:
+            continue
+        try:
+            theirs.append(event_in(twin.name, position, log.name, message))
+        except TwinDamaged as error:
+            damaged, foreign = error.facts["damage"], True
+            break
+    shared = await log.read(since - 2, 1) if since > max(state.first, 1) else ()
+    return Difference(state, since if theirs else 0, theirs, shared[0] if shared else None, damaged, foreign)
+
+
+async def _end(log: Log) -> int:
+    """The position of the last event of a log."""
+    return await log.last() if isinstance(log, KnowsHead) else await log.head()
 
 
 async def _stored(twin: Twin, state: TwinState) -> AsyncIterator[Sequence[Recorded]]:

@@ -1,7 +1,8 @@
 """The tables of sagas that a log's instances run on: kept with the log, and compared at start.
 
 An edited table under its old version would have instances in flight ignore replies, skip steps or end early; a version
-without its table would leave them unreadable. Both are refused before anything is handled.
+that was let go too early would leave them unreadable. Both are refused before anything is handled. A version above all
+that the program has is one of a newer program, which was rolled back or runs beside it: its instances wait for that.
 """
 
 from __future__ import annotations
@@ -104,10 +105,14 @@ async def _check(tables: SagaTables, sagas: SagaAggregate, schema: Schema) -> Ke
     }
     before = await tables.keep(name, {})
     _compare(name, before, given, schema)
+
+    def is_gone(version: int) -> bool:
+        return version not in given and version < max(given)
+
     # Before any is kept, instances of an earlier release may need a version that is gone.
-    gone = [version for version, kept in before.items() if version not in given and not kept.retired]
+    gone = [version for version, kept in before.items() if is_gone(version) and not kept.retired]
     if gone or not before:
-        needed = [live for live in await tables.live_instances(sagas.name) if live.version not in given]
+        needed = [live for live in await tables.live_instances(sagas.name) if is_gone(live.version)]
         if needed:
             raise _needed(name, needed)
 

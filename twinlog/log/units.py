@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from twinlog.log.ports import CheckpointAdvance, StoredReply
 from twinlog.log.transaction import Transaction
 from twinlog.model.aggregate import AnyAggregate
-from twinlog.model.errors import RequestIdReused, TwinlogError
+from twinlog.model.errors import ReplyUnreadable, RequestIdReused, TwinlogError
 from twinlog.model.event import Metadata
 
 T = TypeVar("T")
@@ -82,10 +82,13 @@ class Unit:
         if stored.fingerprint not in (self.request.fingerprint, self.request.fingerprint_as_given):
             self.fail(RequestIdReused(request_id=self.request.request_id))
             return
+        request_id, _, reply_type, *_ = self.request
         try:
-            self.settle(self.request.reply_type.FromString(stored.reply), stored.position)
+            self.settle(reply_type.FromString(stored.reply), stored.position)
         except DecodeError as error:  # it concerns no other unit
-            self.fail(error)
+            told = ReplyUnreadable(request_id=request_id, type=reply_type.DESCRIPTOR.full_name)
+            told.__cause__ = error
+            self.fail(told)
 
 
 def fail_all(units: Iterable[Unit], error: BaseException) -> None:

@@ -247,10 +247,16 @@ class MemoryLog(MemoryPast):
         if snapshot is None or snapshot.schema != want.schema or snapshot.version <= want.after:
             snapshot = None
         events = self.streams.get(want.stream, [])
-        if snapshot and snapshot.version > len(events):
+        if snapshot and not _made_at_one_of(events, snapshot):
             snapshot = snapshot._replace(state=b"")
         after = snapshot.version if snapshot else want.after
         return StreamSlice(snapshot, events[after : want.upto])
+
+
+def _made_at_one_of(events: Sequence[Recorded], snapshot: Snapshot) -> bool:
+    """Whether a snapshot was made at the event that its stream has at that version."""
+    made_at = events[snapshot.version - 1 : snapshot.version]
+    return [event.position for event in made_at] == [snapshot.position]
 
 
 def _place(timer: Timer) -> tuple[datetime, StreamId]:

@@ -105,6 +105,13 @@ class StreamUnreadable(FailedPrecondition):
     reason = "STREAM_UNREADABLE"
 
 
+class ReplyUnreadable(FailedPrecondition):
+    """request_id {request_id} was carried out, but its reply cannot be read as {type}; see what it did, and put back
+    its row of table requests from a backup where the reply itself is needed."""
+
+    reason = "REPLY_UNREADABLE"
+
+
 class Unavailable(TwinlogError):
     """Not available at the moment; try again with the same request_id."""
 

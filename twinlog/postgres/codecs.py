@@ -37,14 +37,28 @@ async def set_codecs(connection: Connection) -> None:
         )
 
 
-def _to_jsonb(value: Metadata | Mapping[str, Any]) -> bytes:
+class UnreadJson(str):
+    """JSON as it stands, of which Postgres keeps more than a parser reads: of nesting, and of digits."""
+
+
+def json_of(data: str | bytes) -> Any:
+    """What the JSON of a column says; where no parser reads it, it is bad for its own row alone."""
+    try:
+        return from_json(data)
+    except ValueError:
+        return UnreadJson(data if isinstance(data, str) else data.decode())
+
+
+def _to_jsonb(value: Metadata | Mapping[str, Any] | UnreadJson) -> bytes:
+    if isinstance(value, UnreadJson):
+        return _JSONB + value.encode()
     if isinstance(value, Metadata):
         value = {name: part for name, part in zip(Metadata._fields, value, strict=True) if part}
     return _JSONB + to_json(value)
 
 
 def _from_jsonb(data: bytes) -> Any:
-    return from_json(data.removeprefix(_JSONB))
+    return json_of(data.removeprefix(_JSONB))
 
 
 def _to_numeric(number: int) -> bytes:

@@ -88,6 +88,12 @@ async def has_log(server_url: str, database: str) -> bool:
         raise
 
 
+async def has_database(server_url: str, database: str) -> bool:
+    """Whether a server has a database of a name, with or without a log. Raises Unavailable."""
+    with outages():
+        return database in await all_databases(server_url)
+
+
 async def _with_log(connection: Connection) -> Sequence[str]:
     """The schemas that hold a log; the usual one is empty. A copy of its log, as for a restore, does not count."""
     rows = await connection.fetch(_WITH_LOG)

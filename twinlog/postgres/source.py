@@ -8,14 +8,13 @@ from functools import cached_property
 from typing import cast
 
 import structlog
-from pydantic_core import from_json
 
 from twinlog.log.twin import Twin
 from twinlog.log.wire import event_id_of
 from twinlog.model.errors import Unavailable
 from twinlog.model.event import Metadata, Recorded, StreamId
 from twinlog.postgres.archive import Archive
-from twinlog.postgres.codecs import Connection
+from twinlog.postgres.codecs import Connection, json_of
 from twinlog.postgres.database import SESSION, connect, connected
 from twinlog.postgres.loading import metadata_of
 from twinlog.postgres.meaning import outages
@@ -31,7 +30,7 @@ class ReadEvent(Recorded):
     def metadata(self) -> Metadata:
         stored = cast("str | tuple[str, str]", self[7])
         metadata, extra = (stored, None) if isinstance(stored, str) else stored
-        return metadata_of(from_json(metadata), None if extra is None else from_json(extra))
+        return metadata_of(json_of(metadata), None if extra is None else json_of(extra))
 
 
 class FastReader:

@@ -31,6 +31,8 @@ def check_url(url: str) -> None:
     for ports in query.get("port", []):
         for port in ports.split(","):
             check_port(port)
+    if "\0" in unquote(url):  # the protocol ends a text there: the server would refuse the rest without end
+        raise ValueError("must have no NUL character, %00")
 
 
 def address_of(url: str) -> str:

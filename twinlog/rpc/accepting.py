@@ -14,45 +14,28 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections import deque
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from time import thread_time
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import grpc.aio
 import structlog
 from grpc._cython import cygrpc
 
-from twinlog.rpc.gates import REFUSAL_SECONDS, Gate, Gates, Refusal
+from twinlog.rpc.entrance import Entrance
+from twinlog.rpc.gates import Gate, Gates, Refusal
 from twinlog.rpc.gone import ClientGone
 
 _log = structlog.get_logger(component="rpc")
 
-_MOST = 64
+_MOST = 512
 """Calls of one method that are asked for at once."""
-_TOGETHER_SECONDS = 0.05
-"""Refusals within this time are sent together: a connection gets those of many calls in one packet."""
-_MOST_TOGETHER = 128
-"""No more than so many: a crowd's would hold up the loop for a second, and health with it."""
-_MANY_HELD, _LONGEST = 1_000, 3
-"""Where so many are about to be refused, it takes twice as long, and up to three times where they are more: each
-refusal costs, and a connection has room for so many calls; what else its client asks waits there."""
 _AGAIN_SECONDS = 0.1
 _LEAVING_SECONDS = 1.0
 """How long calls that were cancelled may take to end."""
-_LOOK_SECONDS = 0.1
-_CALM_SECONDS, _CALMS = 0.5, 8
-"""What is counted so many times, this far apart, and no crowd comes, is lost. Once is too little: where a machine is
-slow, calls wait without a crowd, too."""
-_MANY, _LATE_SECONDS, _MOST_LATE = 1024, 0.25, 4
-"""So many calls in the core that take so long to accept are too much; one look of so many lets them in all the same."""
 _MOST_CONNECTIONS = 256
 """So many are asked how many calls are open on them; each takes some tens of microseconds."""
-_CHEAP_SECONDS, _COUNT_SHARE = 0.002, 20
-"""The core counts calls by looking at every connection: 2,000 take it 0.05 s. What takes long is kept for so many times
-as long."""
 _NO_FLAGS = 0
 _KNOWN = {
     "_handle_rpc": [
@@ -89,16 +72,6 @@ def is_known() -> bool:
     return given == _KNOWN and all(hasattr(cygrpc.AioServer, name) for name in _KNOWN_METHODS)
 
 
-def is_late(waiting: int, came: int, seconds: float) -> bool:
-    """Whether calls that wait will wait for too long, where so many came in so many seconds."""
-    return waiting > _MANY and waiting * seconds > _LATE_SECONDS * came
-
-
-def held_seconds(held: int) -> float:
-    """How long a call is held before it is refused, where so many are held already."""
-    return REFUSAL_SECONDS * min(_LONGEST, 1 + held / _MANY_HELD)
-
-
 def _newest_server() -> int:
     """The id of the server that was made last, as the core counts them."""
     newest, ended = 0, False
@@ -124,31 +97,19 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]
         await super().shutdown(grace)
 
 
-class _Held(NamedTuple):
-    """A call that is about to be refused."""
-
-    due: float
-    call: Any
-    refusal: Refusal
-
-
-@dataclass
 class _Method:
     """What accepts the calls of one method."""
 
-    path: str
-    """Empty: whatever is not served."""
-    gate: Gate
-    tasks: int = 0
-    """How many calls it asks for at once: one, and from each call on one more."""
-    came: int = 0
-    """How many came in this turn of the loop."""
-    crowded: bool = False
-    """Whether since the last look as many came in a turn as were asked for: more may be waiting."""
+    def __init__(self, path: str, gate: Gate, acceptor: Acceptor) -> None:
+        self.path = path
+        """Empty: whatever is not served."""
+        self.asked = 0
+        """How many calls it asks for at once: one, and from each call on one more."""
+        self.entrance = Entrance(gate, partial(acceptor.begin, self), acceptor.send)
 
     def resolve_handler(self, _details: Any) -> Any:
         """The handler of a call; grpc.aio asks."""
-        return self.gate.handler
+        return self.entrance.gate.handler
 
 
 class Acceptor:
@@ -162,30 +123,13 @@ class Acceptor:
         self._core = self.server._server
         self._methods: list[_Method] = []
         if self.ahead:
-            self._methods.append(_Method("", Gate()))
+            self._methods.append(_Method("", Gate(), self))
         self._accepting: set[asyncio.Task[None]] = set()
         self._calls: set[asyncio.Task[None]] = set()
-        self._held: deque[_Held] = deque()
-        self._timer: asyncio.TimerHandle | None = None
         self._sending: dict[asyncio.Future[Any], Coroutine[Any, Any, None]] = {}
         self._id = _newest_server() if self.ahead else 0
-        self._looking: asyncio.TimerHandle | None = None
-        self._looked = 0.0
-        self._came = 0
-        """How many calls have come since then."""
-        self._late = 0
-        """At how many looks in a row they had waited for too long."""
-        self._settling: asyncio.TimerHandle | None = None
-        self._crowded = False
-        """Whether a crowd has come since it was last counted."""
-        self._counted: deque[int] = deque(maxlen=_CALMS)
-        """How many were not accepted, each time since the last crowd."""
         self._accepted = 0
         """How many calls were accepted, of whatever method."""
-        self._seen, self._seen_until = 0, 0.0
-        """How many were not accepted when they were counted, and until when that will do."""
-        self._lost = 0
-        """How many calls the core has dropped before they were accepted; it never says that they ended."""
 
     def add(self, service: str, gates: Mapping[str, Gate]) -> None:
         """Has a service's methods, by name, accepted here."""
@@ -193,7 +137,7 @@ class Acceptor:
         if self.ahead:
             handlers = {method: gate.handler for method, gate in gates.items()}
             self.server.add_registered_method_handlers(service, handlers)
-            self._methods += [_Method(path, gate) for path, gate in paths.items()]
+            self._methods += [_Method(path, gate, self) for path, gate in paths.items()]
         else:
             self.server.add_generic_rpc_handlers([Gates(paths)])
 
@@ -201,25 +145,27 @@ class Acceptor:
         await self.server.start()
         for method in self._methods:
             self._ask(method)
-        if self.ahead:
-            self._settle()
 
     async def stop(self, grace: float) -> None:
-        """Stops the server. Calls in flight have so many seconds to finish, and are cancelled then."""
-        await self.server.stop(grace)
+        """Stops the server. Calls in flight have so many seconds to finish, and are cancelled then; what is held is
+        refused."""
+        stopped = asyncio.ensure_future(self.server.stop(grace))
+        await asyncio.sleep(0)  # clients hear of it first, and call again elsewhere
+        for method in self._methods:
+            method.entrance.close()
+        await stopped
         for task in self._accepting:
             task.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
-        for timer in (self._timer, self._looking, self._settling):  # a call that still came may have set one
-            if timer:
-                timer.cancel()
+        for method in self._methods:
+            method.entrance.cancel()
         if self._calls:  # the core has cancelled them; what they clean up needs what is closed next
             _, left = await asyncio.wait(self._calls, timeout=_LEAVING_SECONDS)
             for call in left:
                 call.cancel()
 
     def _ask(self, method: _Method) -> None:
-        method.tasks += 1
+        method.asked += 1
         task = asyncio.get_running_loop().create_task(self._accept(method), name="accept calls")
         self._accepting.add(task)
         task.add_done_callback(self._accepting.discard)
@@ -235,83 +181,26 @@ class Acceptor:
                     _log.exception("rpc.not_accepted", method=method.path)
                     await asyncio.sleep(_AGAIN_SECONDS)
                 continue
-            if method.tasks < _MOST:
+            if method.asked < _MOST:
                 self._ask(method)
-            self._count(method)
-            if not path:
-                self._send(call, _NOT_SERVED)
-            elif refusal := method.gate.refusal:
-                self._hold(call, refusal)
+            self._accepted += 1
+            if path:
+                method.entrance.come(call)
             else:
-                self._begin(call, method)
-
-    def _count(self, method: _Method) -> None:
-        """Notes that a call came."""
-        self._accepted += 1
-        self._came += 1
-        if not method.came:
-            asyncio.get_running_loop().call_soon(self._turned, method)
-        method.came += 1
-
-    def _turned(self, method: _Method) -> None:
-        if method.came >= method.tasks:
-            method.crowded = self._crowded = True
-            if not self._looking:
-                self._look_later()
-        method.came = 0
-
-    def _look_later(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._looking, self._came, self._looked = loop.call_later(_LOOK_SECONDS, self._look), 0, loop.time()
-
-    def _look(self) -> None:
-        """Shuts the gates where calls wait for too long in front of them; now and then they are let in all the same."""
-        self._looking, waiting = None, self.waiting
-        late = is_late(waiting, self._came, asyncio.get_running_loop().time() - self._looked)
-        self._late = (self._late + 1) % _MOST_LATE if late else 0
-        for method in self._methods:
-            if method.crowded and self._late and method.gate.too_much and not method.gate.refusal:
-                method.gate.too_much(waiting)
-            method.crowded = False
-
-    def _settle(self) -> None:
-        """Finds what the core has dropped, so that it does not count as waiting.
-
-        Where no crowd came for a while, nothing waited: what was not accepted then never will be. And where it would
-        matter, the connections say how many calls are open, crowd or not.
-        """
-        if self._crowded:
-            self._counted.clear()
-        self._counted.append(self._not_accepted)
-        if len(self._counted) == _CALMS:
-            self._lost = min(self._counted)
-        if self.waiting > _MANY and (opened := self._opened()) is not None:
-            self._seen_until = 0.0  # both of one moment
-            under_way = len(self._calls) + len(self._held) + len(self._sending)
-            self._lost = self._not_accepted - max(0, opened - under_way)
-        self._crowded = False
-        self._settling = asyncio.get_running_loop().call_later(_CALM_SECONDS, self._settle)
+                self.send(call, _NOT_SERVED)
 
     @property
     def waiting(self) -> int:
         """How many calls have come to gRPC's core and are not accepted yet; 0 where that is not known."""
         if not self.ahead:
             return 0
-        counted = self._not_accepted
-        self._lost = min(self._lost, counted)
-        return counted - self._lost
-
-    @property
-    def _not_accepted(self) -> int:
-        now = asyncio.get_running_loop().time()
-        if now >= self._seen_until:
-            began = thread_time()
-            # Not what has ended, less what is under way: the core knows sooner than we that a call has ended.
-            told = json.loads(cygrpc.channelz_get_server(self._id))["server"]["data"]
-            self._seen = int(told.get("callsStarted", 0)) - self._accepted
-            if (took := thread_time() - began) > _CHEAP_SECONDS:
-                self._seen_until = now + _COUNT_SHARE * took
-        return self._seen
+        told = json.loads(cygrpc.channelz_get_server(self._id))["server"]["data"]
+        waiting = int(told.get("callsStarted", 0)) - self._accepted
+        if waiting > 0 and (opened := self._opened()) is not None:
+            # What the core drops before it is accepted, as a request that is no gRPC call, has begun and never ends.
+            held = sum(len(method.entrance) for method in self._methods)
+            waiting = min(waiting, opened - len(self._calls) - held - len(self._sending))
+        return max(0, waiting)
 
     def _opened(self) -> int | None:
         """How many calls are open on all connections; None where those are too many to be asked."""
@@ -328,37 +217,16 @@ class Acceptor:
                 opened += started - sum(ended)
         return opened
 
-    def _begin(self, call: Any, method: _Method) -> None:
+    def begin(self, method: _Method, call: Any) -> asyncio.Task[None]:
         """Serves a call as grpc.aio would."""
         loop = asyncio.get_running_loop()
         work = cygrpc._handle_rpc(method.path, method, (), call, loop, False)
         task = loop.create_task(cygrpc._schedule_rpc_coro(work, call, loop, method.path))
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
+        return task
 
-    def _hold(self, call: Any, refusal: Refusal) -> None:
-        refusal.on_refused()
-        loop = asyncio.get_running_loop()
-        seconds = held_seconds(len(self._held))
-        self._held.append(_Held(loop.time() + seconds, call, refusal))
-        if self._timer is None:
-            self._timer = loop.call_later(seconds, self._refuse)
-
-    def _refuse(self) -> None:
-        """Refuses the calls that have been held for long enough."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        for _ in range(_MOST_TOGETHER):
-            if not self._held or self._held[0].due > now:
-                break
-            _, call, refusal = self._held.popleft()
-            self._send(call, refusal)
-        self._timer = None
-        if self._held:
-            due = self._held[0].due
-            self._timer = loop.call_at(due if due <= now else max(due, now + _TOGETHER_SECONDS), self._refuse)
-
-    def _send(self, call: Any, refusal: Refusal) -> None:
+    def send(self, call: Any, refusal: Refusal) -> None:
         """Sends a call its refusal. A task would cost as much again: the batch is a coroutine that waits once."""
         batch = (
             cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),

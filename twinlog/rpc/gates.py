@@ -3,7 +3,7 @@
 Under overload most calls are refused, and gRPC spends nearly as much on those as on others. So a refusal does without
 all that can be spared: it does not read the request, does not ask and does not raise. And it takes a moment: a
 connection has room for so many calls at once, so a client that calls again and again is slowed down, and what it has
-too much of waits where it costs the server nothing.
+too much of waits where it costs the server nothing. Where the gate opens within that moment, calls are let in.
 """
 
 from __future__ import annotations
@@ -33,6 +33,12 @@ class Refusal(NamedTuple):
     """Told of each."""
 
 
+def refusal_of(status: Status, on_refused: Callable[[], None]) -> Refusal:
+    """The refusal with this status; ``on_refused`` is told of each."""
+    details = ((DETAILS_KEY, status.SerializeToString()),)
+    return Refusal(status.code, status.message, details, on_refused)
+
+
 class Gate:
     """The handler of a method, or for a moment one that refuses every call."""
 
@@ -40,21 +46,22 @@ class Gate:
         self.handler: Any = None
         self.refusal: Refusal | None = None
         """While it is shut."""
-        self.too_much: Callable[[int], None] | None = None
-        """Shuts it because so many calls wait in front of it, where that may be done."""
+        self.too_much: Callable[[int], Refusal] | None = None
+        """The refusal of calls because so many wait in front of it, where that may be done."""
+        self.on_open: Callable[[], None] = lambda: None
+        """Told that it is open again."""
 
     def open(self, handler: Any) -> None:
         """Lets calls through to a handler."""
         self.handler, self.refusal = handler, None
+        self.on_open()
 
-    def shut(self, status: Status, on_refused: Callable[[], None]) -> None:
-        """Refuses calls for a moment, with this status; ``on_refused`` is told of each."""
+    def shut(self, refusal: Refusal) -> None:
+        """Refuses calls for a moment."""
         if self.handler.request_streaming:
             return
         asyncio.get_running_loop().call_later(_SHUT_SECONDS, self.open, self.handler)
-        details = ((DETAILS_KEY, status.SerializeToString()),)
-        self.refusal = Refusal(status.code, status.message, details, on_refused)
-        self.handler = _refusing(self.refusal)
+        self.refusal, self.handler = refusal, _refusing(refusal)
 
 
 class Gates(grpc.GenericRpcHandler):  # type: ignore[misc]

@@ -22,7 +22,7 @@ from twinlog.model.errors import InvalidArgument, Overloaded, Unavailable, Unimp
 from twinlog.model.forms import shown
 from twinlog.rpc.context import Context
 from twinlog.rpc.errors import DETAILS_KEY, failure_of, status_of
-from twinlog.rpc.gates import Gate
+from twinlog.rpc.gates import Gate, Refusal, refusal_of
 from twinlog.rpc.gone import ClientGone
 from twinlog.rpc.streams import Stream, StreamLimits, Streams, TooManyStreams
 from twinlog.rpc.validation import refuse_nul
@@ -120,7 +120,7 @@ class Boundary:
             else self._unary(method, behavior, gate, handler.response_serializer)
         )
         if self._most_calls < inf and not handler.response_streaming:
-            gate.too_much = partial(self._too_much, method, gate)
+            gate.too_much = partial(self._too_much, method)
         factory = getattr(grpc, f"{kind}_rpc_method_handler")
         deserializer = handler.request_deserializer if handler.request_streaming else None
         inside = factory(wrapped, deserializer, handler.response_serializer)
@@ -128,12 +128,11 @@ class Boundary:
         self._gates.append((gate, inside))
         return gate
 
-    def _too_much(self, method: str, gate: Gate, waiting: int) -> None:
-        self._shut(method, gate, Overloaded(waiting=waiting))
+    def _too_much(self, method: str, waiting: int) -> Refusal:
+        return self._refusal(method, Overloaded(waiting=waiting))
 
-    def _shut(self, method: str, gate: Gate, error: Overloaded) -> None:
-        if not self._holding:
-            gate.shut(status_of(error, self._domain), partial(self._on_refused, method, error.reason))
+    def _refusal(self, method: str, error: Overloaded) -> Refusal:
+        return refusal_of(status_of(error, self._domain), partial(self._on_refused, method, error.reason))
 
     def end_streams(self) -> None:
         """Ends every response stream: a watcher would hold up the stop for as long as it may."""
@@ -184,8 +183,8 @@ class Boundary:
             except asyncio.CancelledError as cancelled:
                 await self._cancelled(method, context, cancelled)
             except Overloaded as error:
-                if not isinstance(error, TooManyCalls):  # those are refused one by one
-                    self._shut(method, gate, error)
+                if not isinstance(error, TooManyCalls) and not self._holding:  # those are refused one by one
+                    gate.shut(self._refusal(method, error))
                 await self._failed(method, context, error)
             except (KeyboardInterrupt, GeneratorExit):
                 raise

@@ -11,9 +11,7 @@ from uuid import UUID
 from twinlog.jetstream.connection import close, reached
 from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.log.archive import ArchiveUnavailable
-from twinlog.log.chain import Head
 from twinlog.log.installation import named
-from twinlog.log.relinking import lost_links
 from twinlog.log.repair import (
     Difference,
     GivenUp,
@@ -31,12 +29,10 @@ from twinlog.postgres import repair as postgres
 from twinlog.postgres.connection import Pool
 from twinlog.postgres.identity import identity, name_of
 from twinlog.postgres.log import PostgresLog
+from twinlog.service.relink import LEFT, MENDED, NOTHING, relink
 
 _SHOWN = 20
-"""Lines of a list."""
-_SEALED_AT_ONCE = 500
-
-NOTHING, MENDED, LEFT = 0, 0, 1
+"""Lines of a list, unless all are asked for."""
 
 
 class Options(NamedTuple):
@@ -54,6 +50,10 @@ class Options(NamedTuple):
     """What the names of streams begin with: TWINLOG_NAMESPACE."""
     chain: bool = False
     """Make links of the chain again, and nothing else."""
+    all: bool = False
+    """List every event."""
+    keys: str = ""
+    """The database of the keys of persons, where it is on the same server and may have been set back with the log."""
 
 
 class _Follower(NamedTuple):
@@ -100,7 +100,9 @@ async def repair(options: Options, say: Callable[[str], None] = print) -> int:
             }
             log = PostgresLog(pools[database], name)
             if options.chain:
-                return await relink(options, log, say)
+                return await relink(log, say, dry_run=options.dry_run, give_up=options.give_up)
+            if not await postgres.has_database(options.postgres_url, options.keys):
+                options = options._replace(keys="")
             return await _Repair(options, log, twin, database, siblings, say).run()
     finally:
         await close(client)
@@ -127,50 +129,6 @@ async def _database(log: str, twin: Twin, pools: Mapping[str, Pool]) -> str:
         why = f"its database is not known; say which it is with --database: {there}"
         raise Unrepairable(log=log, why=why)
     return found[0]
-
-
-async def relink(options: Options, log: PostgresLog, say: Callable[[str], None] = print) -> int:
-    """Makes links of a log's chain again that are gone; gives the exit code. Raises Unavailable, ConfigurationError."""
-    lost = await lost_links(log)
-    if lost.proven and not lost.gone and not lost.unnoted:
-        say(
-            f"The chain of {log.name} has all of its links: nothing to make again. `twinlog audit --chain` verifies it."
-        )
-        return NOTHING
-    anew = not lost.proven
-    if anew and not options.give_up:
-        gone = f"{lost.gone} of its links are gone, and " if lost.gone else ""
-        say(
-            f"The chain of {log.name} cannot be made again as it was: {gone}what is left does not follow from the "
-            "events of now. Either an event or a link was changed, which `twinlog audit --chain` tells as far as links "
-            "are left; or a link is gone that was sealed later, or made by a repair."
-        )
-        say(
-            "Restore table chain from a backup. Or begin the chain anew, with --chain --give-up: the events are proven "
-            "from then on, and heads that were noted before prove nothing any more."
-        )
-        return LEFT
-    if lost.gone and not anew:
-        say(
-            f"The chain of {log.name} has lost {lost.gone} links. Made again from the events, they lead to the hash "
-            "that was noted: they are the same, and heads that were noted elsewhere prove what they did."
-        )
-    for run in lost.unnoted:
-        say(f"No link covers events {run.first} to {run.last}; they are sealed, and proven from then on.")
-    if anew:
-        say("The chain begins anew. Heads that were noted before prove nothing any more.")
-    if options.dry_run:
-        say("Nothing was changed: this was a dry run.")
-        return MENDED
-    await (postgres.begin_chain(log.pool) if anew else postgres.put_links(log.pool, lost))
-    while await log.seal(_SEALED_AT_ONCE):
-        pass
-    if waiting := await log.unlinked():
-        say(f"Events from {waiting[0].first} on cannot be sealed: some are gone, as `twinlog audit` tells.")
-        return LEFT
-    if newest := await log.newest_link():
-        say(f"The chain of {log.name} is whole. Note its head elsewhere: {Head.of(log.name, newest)}")
-    return MENDED
 
 
 @dataclass(frozen=True)
@@ -204,10 +162,9 @@ class _Repair:
     async def _restore(self, found: Difference, astray: bool) -> int:
         """Puts back into the log what the stream still has."""
         if not found.complete:
-            last = found.theirs[-1].position
             self.say(
                 f"{self.log.name} lost its events from {found.since} on, and of those the stream has lost some too: "
-                f"it has {found.since} to {last} of {found.since} to {found.state.last} ({found.damaged})."
+                f"it has {len(found.theirs)} of {found.since} to {found.last} ({found.damaged})."
             )
             self.say("Restore a database that has them; or give them up with --give-up.")
             return LEFT
@@ -243,6 +200,11 @@ class _Repair:
         for consumer, position in sorted(made.checkpoints.items()):
             self.say(f"Consumer {consumer} goes on after event {position}.")
         self.say("The outcomes of the lost requests are gone: a client that repeats one is answered anew.")
+        if keys := self.options.keys:
+            self.say(
+                f"Where database {keys} was set back as well, persons who were erased since {first.recorded_at:%F %T} "
+                "UTC have their keys again: erase them again."
+            )
 
     async def _tell_effects(self, lost: Sequence[Recorded]) -> None:
         """What other services did because of lost events."""
@@ -257,7 +219,7 @@ class _Repair:
             if found:
                 said = "1 event was" if len(found) == 1 else f"{len(found)} events were"
                 self.say(f"Because of them, {said} recorded in {database}:")
-            for event in found[:_SHOWN]:
+            for event in self._shown(found):
                 what = f"{event.type} of {event.stream.type} {event.stream.id}"
                 why = f"by {event.metadata.actor} for {event.metadata.causation_id}"
                 self.say(f"  {event.position} {what}, {why}")
@@ -346,8 +308,7 @@ class _Repair:
     async def _tell_given_up(self, found: Difference, back: Sequence[_Follower]) -> None:
         """What is let go of, and who has to go back for it."""
         if found.since and not only_notes_of_projections(found.theirs):
-            last = max(event.position for event in found.theirs)
-            self._list(f"Given up: events {found.since} to {last}.", found.theirs)
+            self._list(f"Given up: events {found.since} to {found.last}.", found.theirs)
             await self._tell_effects(found.theirs)
         elif found.since:
             self._list(
@@ -356,7 +317,8 @@ class _Repair:
                 found.theirs,
             )
         if found.damaged:
-            self.say(f"The stream is damaged: {found.damaged}. Its log has all of its events.")
+            has = "" if found.since else " Its log has all of its events."
+            self.say(f"The stream is damaged: {found.damaged}.{has}")
         for one in back:
             self.say(
                 f"Consumer {one.consumer} in {one.database} has handled event {one.position}, which the log does not "
@@ -391,10 +353,13 @@ class _Repair:
         if not events:
             return
         self.say(title)
-        for event in events[:_SHOWN]:
+        for event in self._shown(events):
             self.say(f"  {event.address} {event.type} of {event.stream.type} {event.stream.id}")
         self._more(len(events))
 
+    def _shown(self, events: Sequence[Recorded]) -> Sequence[Recorded]:
+        return events if self.options.all else events[:_SHOWN]
+
     def _more(self, count: int) -> None:
-        if count > _SHOWN:
-            self.say(f"  and {count - _SHOWN} more")
+        if count > _SHOWN and not self.options.all:
+            self.say(f"  and {count - _SHOWN} more, which --all lists")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -53,6 +54,7 @@ from twinlog.service.conditions import ADDRESS, STREAMS, Condition, hold, waited
 from twinlog.service.environment import Environment
 from twinlog.service.feeding import Feeding
 from twinlog.service.identity import needs_identity
+from twinlog.service.in_turn import InTurn
 from twinlog.service.own_log import OwnLog
 from twinlog.service.subscribing import Subscriber, acting, with_policies_of_sagas
 
@@ -274,17 +276,18 @@ class Service:
             await self._prepare(services)
         pages = await waited_for("page tokens", self.page_tokens)
         views = [await self._view_service()] if self.view_builds.declared else []
+        parts: list[Watched] = [self.relay, self.lineage, self.writer, *self.watched, self.view_builds]
+        self.inspected.parts = parts
+        looked_at = replace(self.inspected, log=InTurn(self.log))
         for_operators = [
             DeadLetterService(self.dead_letters, pages, self.schema),
-            InspectionService(self.inspected),
-            HistoryService(self.log, self.peers),
-            SnapshotService(self.inspected, pages),
+            InspectionService(looked_at),
+            HistoryService(looked_at.log, self.peers),
+            SnapshotService(looked_at, pages),
             *sagas,
             *views,
         ]
         environment, endpoint = self.environment, self.environment.endpoint
-        parts: list[Watched] = [self.relay, self.lineage, self.writer, *self.watched, self.view_builds]
-        self.inspected.parts = parts
         async with serve(
             [*services, *registered(for_operators)],
             address=endpoint.address,

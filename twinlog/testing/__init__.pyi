@@ -11,6 +11,7 @@ from .memory import MemoryViews as MemoryViews
 from .simulation.call import Call as Call
 from .simulation.faults import Kind as Kind
 from .simulation.faults import Kinds as Kinds
+from .simulation.faults import with_outsiders as with_outsiders
 from .simulation.faults import with_unreadable_streams as with_unreadable_streams
 from .simulation.hosted import Hosted as Hosted
 from .simulation.invariants import Invariants as Invariants

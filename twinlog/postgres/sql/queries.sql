@@ -7,13 +7,11 @@ SELECT first, conflict, before FROM append_linked($1, $2, $3, $4, $5, $6, $7, $8
 SELECT position FROM log_head FOR UPDATE;
 
 -- name: snapshots
--- The snapshots of some streams that have the schema they are wanted with. One that is ahead of its stream, as after a
--- restore of some tables, comes without its state: no event could be appended to what it says, so it is made anew.
+-- The snapshots of some streams that have the schema they are wanted with. One that was made at another event than the
+-- stream has at that version, or ahead of it, as after a restore of some tables, comes without its state: no event could
+-- be appended to what it says, or only to a state that is none of the stream's, so it is made anew.
 SELECT s.stream_type, s.stream_id, s.version, s.position, s.schema,
-       CASE WHEN EXISTS (SELECT FROM events e WHERE e.stream_id = s.stream_id AND e.stream_type = s.stream_type
-                                                AND e.version >= s.version)
-                   OR EXISTS (SELECT FROM archived_streams a WHERE a.stream_id = s.stream_id
-                                 AND a.stream_type = s.stream_type AND a.version >= s.version)
+       CASE WHEN EXISTS (SELECT FROM event_at(s.stream_type, s.stream_id, s.version) e WHERE e.at = s.position)
             THEN s.state ELSE '' END
   FROM unnest($1::text[], $2::text[], $3::text[]) AS w (type, id, schema)
   JOIN snapshots s ON s.stream_type = w.type AND s.stream_id = w.id AND s.schema = w.schema;

@@ -9,10 +9,11 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from twinlog.log.repair import difference, plan
+from twinlog.log.snapshots import StateCodec
 from twinlog.memory.twin import MemoryTwin
 from twinlog.model.event import Recorded
 from twinlog.testing.fakes import SeededIds
-from twinlog.testing.simulation.faults import Fault
+from twinlog.testing.simulation.faults import Damage, Fault
 
 if TYPE_CHECKING:
     from twinlog.testing.simulation.run import Run
@@ -36,6 +37,26 @@ def damage(world: Run, twin: MemoryTwin, fault: Fault) -> None:
             twin.last = max(0, twin.last - fault.size)
             twin.messages = {n: message for n, message in twin.messages.items() if n <= twin.last}
     twin.delete_consumers()
+
+
+def damage_snapshots(world: Run, fault: Fault) -> None:
+    """Makes every snapshot of a log useless."""
+    log, survey = world.scene.logs[fault.target], world.scene.survey
+    known = {each.name: each for each in survey.hosted[survey.owner(log.name)].spec.aggregates}
+    for stream, snapshot in log.snapshots.items():
+        state, last = snapshot.state, len(log.streams.get(stream, ()))
+        match Damage(fault.size):
+            case Damage.CUT_OFF:
+                changed = snapshot._replace(state=state[: len(state) // 2])
+            case Damage.GARBAGE:
+                changed = snapshot._replace(state=state[::-1])
+            case Damage.AHEAD:
+                changed = snapshot._replace(version=last + 1)
+            case Damage.OF_ANOTHER_SCHEMA:
+                aggregate = known.get(stream.type)
+                other = StateCodec(aggregate).encode(aggregate.initial) if aggregate else b"{}"
+                changed = snapshot._replace(schema="another", state=other)
+        log.snapshots[stream] = changed
 
 
 def set_back_later(world: Run, fault: Fault) -> None:

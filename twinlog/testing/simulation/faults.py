@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from random import Random
 from typing import NamedTuple
 from uuid import UUID
@@ -48,6 +49,20 @@ UNKNOWN = "twinlog.simulated.OfANewerVersion"
 OUTSIDE = ("provider down", "lost answers")
 """Faults of what effects call. A table meets one of them in a run: an event whose call fails in two bad times, while
 others are answered between them, is rightly set aside."""
+
+MESSAGES = "messages"
+"""What is said between replicas, outside of the streams."""
+
+
+class Damage(IntEnum):
+    """What becomes of snapshots."""
+
+    CUT_OFF = 1
+    GARBAGE = 2
+    AHEAD = 3
+    """Of a later version than their stream has."""
+    OF_ANOTHER_SCHEMA = 4
+
 
 Kinds = Mapping[str, Kind]
 """By name."""
@@ -106,6 +121,21 @@ def with_unreadable_streams(kinds: Kinds) -> Kinds:
     return {
         **kinds,
         "unreadable": Kind(kinds["wipe"].targets, longest=9.0, smallest=1, largest=12, weight=24),
+    }
+
+
+def with_outsiders(kinds: Kinds) -> Kinds:
+    """Adds what comes from outside of the services: snapshots are damaged, streams are at their limit, and somebody
+    sends messages like those between replicas.
+
+    ``size`` of the damage: in which of the ways of :class:`Damage`. Both replicas of the service are killed then.
+    """
+    logs = kinds["wipe"].targets
+    return {
+        **kinds,
+        "damaged snapshots": Kind(logs, smallest=min(Damage), largest=max(Damage), weight=12),
+        "full stream": Kind(logs, longest=6.0, weight=6),
+        "forged messages": Kind((MESSAGES,), longest=8.0, weight=12),
     }
 
 

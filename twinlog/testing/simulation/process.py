@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from twinlog._aio.retrying import Retrying
 from twinlog.consume import Consumer
+from twinlog.log.relay import Relay
 from twinlog.log.system import StoreClock
 from twinlog.log.twin import Twin
 from twinlog.model.effects import Attempt, Effects, Function
@@ -21,8 +23,10 @@ from twinlog.service.service import Service
 from twinlog.service.wiring import servicers
 from twinlog.testing.fakes import SeededIds, SkewedClock
 from twinlog.testing.simulation.hosted import Hosted
+from twinlog.testing.simulation.invariants import check
 from twinlog.testing.simulation.log import RemoteLog
 from twinlog.testing.simulation.loop import Life
+from twinlog.testing.simulation.messages import RemoteMessages
 from twinlog.testing.simulation.network import Client
 from twinlog.testing.simulation.twin import RemoteTwin
 from twinlog.testing.simulation.views import RemoteViews
@@ -117,6 +121,7 @@ class Process:
                 ids=ids,
                 on_crash=lambda _task, error: world.fail(error),
                 randomness=jitter,
+                messages=RemoteMessages(world.messages, self.life),
                 keys=world.keys,
                 open_log=self._open_log,
             ),
@@ -125,6 +130,7 @@ class Process:
             signals={"clock": clock},
         )
         self.hosted.configure(service)
+        twins[spec.log].on_refused = partial(_hears_of_it, service.relay)
         service.writer._snapshots._every = _SNAPSHOT_EVERY
         async with service.running():
             service.start("clock", clock.run())
@@ -137,6 +143,16 @@ class Process:
     @asynccontextmanager
     async def _open_log(self, log: str, _twin: Twin) -> AsyncIterator[RemoteLog]:
         yield RemoteLog(self.world.network, self.client, self.world.logs[log])
+
+
+def _hears_of_it(relay: Relay) -> None:
+    """Raises Violation where a relay has published in vain and does not say so."""
+    told = relay.dumped()
+    check(
+        told["problem"] is not None or not told["here"],
+        "word",
+        f"the relay of {told['log']} is refused, and its health says nothing",
+    )
 
 
 def troubled(effects: Effects, bad: Callable[[str], bool], note: Callable[[str], None]) -> Effects:

@@ -25,13 +25,14 @@ from twinlog.model.view import Changes
 from twinlog.testing.fakes import SeededIds
 from twinlog.testing.simulation.call import Call, method_of, shortened
 from twinlog.testing.simulation.calls import Clients
-from twinlog.testing.simulation.damage import damage, set_back_later
+from twinlog.testing.simulation.damage import damage, damage_snapshots, set_back_later
 from twinlog.testing.simulation.faults import UNKNOWN, Fault, Weather, newer_event, replica
 from twinlog.testing.simulation.hosted import Survey
 from twinlog.testing.simulation.invariants import Invariants, Violation, broken, check, heard
 from twinlog.testing.simulation.leases import Leases
 from twinlog.testing.simulation.log import LogServer
 from twinlog.testing.simulation.loop import Life, SimulatedLoop
+from twinlog.testing.simulation.messages import MessageServer
 from twinlog.testing.simulation.network import Network
 from twinlog.testing.simulation.process import Process
 from twinlog.testing.simulation.promises import Promises
@@ -103,6 +104,7 @@ class Run:
         }
         databases = {name: self.logs[each.spec.log] for name, each in hosted.items()}
         self.leases = Leases(self.network, seed, databases, expire=scenario.leases_expire)
+        self.messages = MessageServer(self.network, seed, self.fail)
         self._stores = [*self.logs.values(), *self.twins.values(), *self.views.values()]
         names = {replica(name, number): each for name, each in hosted.items() for number in (1, 2)}
         self._processes = {name: Process(self, each, name) for name, each in names.items()}
@@ -189,6 +191,8 @@ class Run:
                 set_back_later(self, fault)
             case "wipe" | "purge" | "roll back":
                 damage(self, self.scene.twins[fault.target], fault)
+            case "damaged snapshots":
+                self._damage_snapshots(fault)
             case "unreadable":
                 self._make_unreadable(fault)
             case "clock ahead":
@@ -206,6 +210,12 @@ class Run:
         if process.life.alive:
             self.note(process.name, "is killed")
             process.crash()
+
+    def _damage_snapshots(self, fault: Fault) -> None:
+        damage_snapshots(self, fault)
+        owner = self.scene.survey.owner(fault.target)
+        for number in (1, 2):  # who knows a stream reads no snapshot of it
+            self._kill(self._processes[replica(owner, number)])
 
     def _make_unreadable(self, fault: Fault) -> None:
         server = self.logs[fault.target]

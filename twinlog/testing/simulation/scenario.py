@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 
 from twinlog.model.forms import FLAG, SECONDS, Form, Forms, WrongForm, function_of, refuse_other, shown
 from twinlog.testing.simulation.call import Call
-from twinlog.testing.simulation.faults import Fault, Kinds, draw, kinds_of, with_unreadable_streams
+from twinlog.testing.simulation.faults import (
+    Fault,
+    Kinds,
+    draw,
+    kinds_of,
+    with_outsiders,
+    with_unreadable_streams,
+)
 from twinlog.testing.simulation.hosted import Hosted, Survey, survey
 
 _LEAST_FAULTY_SECONDS = 3
@@ -112,6 +119,6 @@ def _refuse_kinds(kinds: Kinds, every: Kinds) -> None:
     """Raises WrongForm for unknown faults."""
     if not isinstance(kinds, Mapping):
         raise WrongForm(of="Scenario", what=f"kinds gives {shown(kinds)}; give some of what it is given")
-    if unknown := sorted({*kinds} - {*with_unreadable_streams(every)}):
+    if unknown := sorted({*kinds} - {*with_outsiders(with_unreadable_streams(every))}):
         what = f"kinds names {unknown[0]!r}, and nothing goes wrong so; what does: {', '.join(every)}"
         raise WrongForm(of="Scenario", what=what)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 from twinlog.log.twin import Delivery, DeliveryLost
 from twinlog.memory.twin import MemoryTwin
+from twinlog.model.errors import Unavailable
 from twinlog.model.event import Recorded
+from twinlog.testing.simulation.invariants import check
 from twinlog.testing.simulation.loop import Life
 from twinlog.testing.simulation.network import Client, Network, Remote, Store, asked, at_once, latency
 
 T = TypeVar("T")
+
+MOST_REFUSALS_A_SECOND = 20
+"""Of a stream that takes no more, by two replicas that try again with a backoff: some six each."""
+_KNOWN_AFTER_SECONDS = 0.001
 
 
 class TwinServer(Store):
@@ -25,11 +32,22 @@ class TwinServer(Store):
         self.published = published
         """Told of every batch, at its moment."""
         self.listeners: list[tuple[Life, asyncio.Event]] = []
+        self._refusals: deque[float] = deque(maxlen=MOST_REFUSALS_A_SECOND)
 
-    def publish(self, events: Sequence[Recorded]) -> None:
-        """Stores or refuses."""
+    def publish(self, events: Sequence[Recorded], now: float, *, full: bool) -> None:
+        """Stores or refuses. ``full``: whether it takes no more at the moment."""
+        if full:
+            self._refuse(now)
         at_once(self.twin.publish(events))
         self.published(events)
+
+    def _refuse(self, now: float) -> None:
+        self._refusals.append(now)
+        often = len(self._refusals) == MOST_REFUSALS_A_SECOND and now - self._refusals[0] < 1.0
+        check(
+            not often, "pauses", f"the {self.name} refused {MOST_REFUSALS_A_SECOND} batches within a second"
+        )
+        raise Unavailable(f"the {self.name} is at its limit")
 
 
 class RemoteTwin(Remote[TwinServer]):
@@ -39,6 +57,8 @@ class RemoteTwin(Remote[TwinServer]):
         super().__init__(network, client, server)
         self.name = server.twin.name
         self._poked: asyncio.Event | None = None
+        self.on_refused: Callable[[], None] = lambda: None
+        """Is called once whoever published knows that it was in vain."""
 
     state = asked("state", MemoryTwin.state)
     create = asked("create", MemoryTwin.create)
@@ -53,7 +73,17 @@ class RemoteTwin(Remote[TwinServer]):
         await self._memory.claim()
 
     async def publish(self, events: Sequence[Recorded]) -> None:
-        await self._ask("publish", lambda: self._server.publish(events))
+        network, server = self._network, self._server
+        now = network.loop.time
+
+        def store() -> None:
+            server.publish(events, now(), full=network.weather.bad("full stream", self.name, now()))
+
+        try:
+            await self._ask("publish", store)
+        except Unavailable:
+            network.loop.call_later(_KNOWN_AFTER_SECONDS, self.on_refused)
+            raise
 
     @asynccontextmanager
     async def deliver(
