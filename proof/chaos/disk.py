@@ -13,8 +13,8 @@ from pathlib import Path
 _CHUNK = 1 << 20
 
 
-class NotPermitted(Exception):
-    """This machine does not let us mount a file system."""
+class NotAvailable(Exception):
+    """This machine lacks what a scenario needs, or does not let us have it."""
 
 
 class Disk:
@@ -42,18 +42,18 @@ class Disk:
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[Disk]:
-    """A file system of that size at ``folder``, gone after the block. Raises NotPermitted."""
+    """A file system of that size at ``folder``, gone after the block. Raises NotAvailable."""
     folder.mkdir(parents=True, exist_ok=True)
     if os.geteuid() != 0:
-        raise NotPermitted("only root may mount a file system")
+        raise NotAvailable("only root may mount a file system")
     options = f"size={megabytes}m,mode=0755"
     command = ["mount", "-t", "tmpfs", "-o", options, "twinlog-chaos", str(folder)]
     try:
         mounted = subprocess.run(command, capture_output=True, text=True)
     except OSError as error:
-        raise NotPermitted(str(error)) from error
+        raise NotAvailable(str(error)) from error
     if mounted.returncode:
-        raise NotPermitted(mounted.stderr.strip() or "mount failed")
+        raise NotAvailable(mounted.stderr.strip() or "mount failed")
     try:
         yield Disk(folder)
     finally:

@@ -16,7 +16,8 @@ from typing import Any
 import asyncpg
 import psutil
 
-from proof.chaos.disk import Disk, NotPermitted, small_disk
+from proof.chaos.disk import Disk, NotAvailable, small_disk
+from proof.chaos.pooler import PgBouncer
 from proof.chaos.proxy import Proxy
 from stack.topology import NAMES, ROOT, SERVICES
 from twinlog import ServiceSpec
@@ -47,6 +48,8 @@ class Layout:
     """The number of NATS servers; several are a cluster that keeps each stream on every server."""
     proxied: bool = False
     """Whether services reach their servers through proxies."""
+    pooled: bool = False
+    """Whether services reach Postgres through a pgbouncer."""
     disk: str = ""
     """The server, "postgres" or "nats", that gets a small file system; empty for neither."""
     max_file: str = "64GB"
@@ -120,6 +123,7 @@ class Rig:
     disk: Disk | None
     lines: list[str]
     """What the services said."""
+    pooler: PgBouncer | None = None
 
     @property
     def nats_url(self) -> str:
@@ -160,7 +164,7 @@ class Rig:
 
 @asynccontextmanager
 async def running(layout: Layout) -> AsyncIterator[Rig]:
-    """Starts a shop in a temporary folder and stops it again. Raises NotPermitted and StartFailed."""
+    """Starts a shop in a temporary folder and stops it again. Raises NotAvailable and StartFailed."""
     with _folder() as folder:
         async with AsyncExitStack() as stack:
             disk = None
@@ -175,6 +179,8 @@ async def running(layout: Layout) -> AsyncIterator[Rig]:
                 for name in NAMES:
                     rig.postgres_proxies[name] = await stack.enter_async_context(Proxy(postgres.port))
                     rig.nats_proxies[name] = await stack.enter_async_context(Proxy(nats[0].port))
+            if layout.pooled:
+                rig.pooler = await stack.enter_async_context(PgBouncer(folder / "pooler", postgres))
             for service in SERVICES:
                 rig.replicas[service.name] = [_replica(rig, service, n + 1) for n in range(layout.replicas)]
             await stack.enter_async_context(_together([replica.supervisor for replica in rig.all]))
@@ -205,6 +211,8 @@ def _replica(rig: Rig, service: ServiceSpec, number: int) -> Replica:
     if rig.layout.proxied:
         postgres_url = rig.postgres.url_at(rig.postgres_proxies[name].port)
         nats_url = rig.nats[0].url_at(rig.nats_proxies[name].port)
+    if rig.pooler:
+        postgres_url = rig.pooler.url
     env = {
         "POSTGRES_URL": postgres_url,
         "NATS_URL": nats_url,
@@ -273,4 +281,4 @@ def others(replicas: Iterable[Replica], but: Replica) -> list[Replica]:
     return [replica for replica in replicas if replica is not but]
 
 
-__all__ = ["Layout", "NotPermitted", "Replica", "Rig", "others", "running"]
+__all__ = ["Layout", "NotAvailable", "Replica", "Rig", "others", "running"]

@@ -17,7 +17,7 @@ from proof.chaos import rig
 from proof.chaos.annotated import TYPE as ANNOTATED
 from proof.chaos.ledger import Figures, Ledger
 from proof.chaos.load import Clients, Load
-from proof.chaos.rig import NotPermitted, Rig
+from proof.chaos.rig import NotAvailable, Rig
 from proof.chaos.scenarios import Scenario
 from proof.chaos.stage import Say, Stage
 from stack.topology import NAMES
@@ -63,7 +63,7 @@ class Run:
                         self.say(f"{scenario.name}: {figures.problems[0] if figures.problems else 'failed'}")
                         self._keep(shop.lines, scenario)
                         return
-        except NotPermitted as why:
+        except NotAvailable as why:
             results[scenario.name] = Figures(not_run=f"not run: {why}")
             del left[:1]
         except StartFailed as error:
@@ -106,7 +106,7 @@ class Run:
         try:
             async with asyncio.timeout(_FAULT_SECONDS):
                 await scenario.fault(stage)
-        except NotPermitted:
+        except NotAvailable:
             raise
         except Exception as error:  # whatever it is, the other scenarios are still to be run
             problems.append(f"the fault did not end: {error!r}")

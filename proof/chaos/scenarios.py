@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
-import sys
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -25,31 +23,33 @@ from proof.chaos import crowds
 from proof.chaos.databases import (
     connections_taken,
     isolation,
+    pooler,
     postgres_read_only,
     postgres_refuses,
+    rights,
     tables_renamed,
     view_locked,
 )
 from proof.chaos.failover import failover
 from proof.chaos.load import MODES
 from proof.chaos.poison import poison
+from proof.chaos.proxy import Proxy
 from proof.chaos.rig import Layout, Replica, Rig
 from proof.chaos.stage import Stage
+from proof.chaos.starts import latin1, neighbor, poolers
 from shop.orders.v1.order_pb2 import REJECTION_REASON_DEADLINE_EXCEEDED
 from shop.orders.v1.order_service_pb2 import CreateOrderRequest
 from shop.orders.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.queries.v1.order_query_service_pb2 import GetOrderRequest
 from shop.queries.v1.order_query_service_pb2_grpc import OrderQueryServiceStub
-from stack.topology import DATABASES, NAMES, ORDER_SVC, PROJECTOR, ROOT, SERVICES, SHOP_LOGS, stream_of
-from twinlog.dev import EmbeddedNats, EmbeddedPostgres, free_port, spawn, stop
+from stack.topology import DATABASES, ORDER_SVC, PROJECTOR, SHOP_LOGS, stream_of
+from twinlog.dev import EmbeddedNats
 from twinlog.testing.internals import VIEWS_CHANGED, connect
 
 _PAST_EVERY_LEASE_SECONDS = 6.5
 """A lease that is not renewed ends after five seconds."""
 _STOP_WITHIN_SECONDS = 5.0
 _ELECTION_SECONDS = 30.0
-_REFUSES_WITHIN_SECONDS = 60.0
-_MISCONFIGURED = 2
 _FORGED_SECONDS = 4.0
 
 
@@ -73,6 +73,7 @@ class Scenario:
 PLAIN = Layout()
 DOUBLE = Layout(replicas=2)
 PROXIED = Layout(proxied=True)
+POOLED = Layout(pooled=True)
 CLUSTER = Layout(nats=3)
 APART = Layout(replicas=2, clocks_ahead=(60.0, -60.0))
 
@@ -255,35 +256,42 @@ async def _leader(rig: Rig, log: str) -> EmbeddedNats:
 # --- the network ---
 
 
+@contextmanager
+def _mended(proxies: Sequence[Proxy]) -> Iterator[None]:
+    """Mends them after the block, however that ends."""
+    try:
+        yield
+    finally:
+        for proxy in proxies:
+            proxy.mend()
+
+
 async def connections_cut(stage: Stage) -> None:
     """Connections to Postgres and NATS break at random moments, and some are refused for a while."""
     proxies = stage.rig.proxies
     for _ in range(12):
-        for proxy in stage.rng.sample(proxies, stage.rng.randint(1, 4)):
-            proxy.cut()
-            proxy.refusing = stage.rng.random() < 0.3
-        await stage.go_on(stage.rng.uniform(0.1, 0.8))
-        for proxy in proxies:
-            proxy.refusing = False
+        with _mended(proxies):
+            for proxy in stage.rng.sample(proxies, stage.rng.randint(1, 4)):
+                proxy.cut()
+                proxy.refusing = stage.rng.random() < 0.3
+            await stage.go_on(stage.rng.uniform(0.1, 0.8))
 
 
 async def connections_slow(stage: Stage) -> None:
     """Everything is late, and some connections are held up for seconds and then cut."""
     proxies = stage.rig.proxies
-    stage.say("20 to 150 ms of delay")
-    for proxy in proxies:
-        proxy.delay = stage.rng.uniform(0.02, 0.15)
-    await stage.go_on(4.0)
-    held = stage.rng.sample(proxies, 3)
-    stage.say("three connections held up")
-    for proxy in held:
-        proxy.hold()
-    await stage.go_on(4.0)
-    for proxy in held:
-        proxy.cut()
-        proxy.release()
-    for proxy in proxies:
-        proxy.delay = 0.0
+    with _mended(proxies):
+        stage.say("20 to 150 ms of delay")
+        for proxy in proxies:
+            proxy.delay = stage.rng.uniform(0.02, 0.15)
+        await stage.go_on(4.0)
+        held = stage.rng.sample(proxies, 3)
+        stage.say("three connections held up")
+        for proxy in held:
+            proxy.hold()
+        await stage.go_on(4.0)
+        for proxy in held:
+            proxy.cut()
 
 
 async def connections_lost(stage: Stage) -> None:
@@ -296,54 +304,24 @@ async def connections_lost(stage: Stage) -> None:
 
 async def stops_held_up(stage: Stage) -> None:
     """SIGTERM of every process while nothing comes from Postgres and NATS, which are not known to be away."""
-    stage.say("all connections held up")
-    for proxy in stage.rig.proxies:
-        proxy.hold()
-    await stage.go_on(1.0)
-    stage.say("SIGTERM of every process")
-    for replica, seconds in zip(stage.rig.all, await _stop_all(stage.rig), strict=True):
-        if seconds > _STOP_WITHIN_SECONDS:
-            stage.complain(f"{replica} took {seconds:.1f} s to stop")
-    for proxy in stage.rig.proxies:
-        proxy.cut()
-        proxy.release()
+    with _mended(stage.rig.proxies):
+        stage.say("all connections held up")
+        for proxy in stage.rig.proxies:
+            proxy.hold()
+        await stage.go_on(1.0)
+        stage.say("SIGTERM of every process")
+        for replica, seconds in zip(stage.rig.all, await _stop_all(stage.rig), strict=True):
+            if seconds > _STOP_WITHIN_SECONDS:
+                stage.complain(f"{replica} took {seconds:.1f} s to stop")
+        for proxy in stage.rig.proxies:
+            proxy.cut()
 
 
 async def _stop_all(rig: Rig) -> list[float]:
     return await asyncio.gather(*(replica.stop() for replica in rig.all))
 
 
-# --- neighbors, leases, clocks ---
-
-
-async def neighbor(stage: Stage) -> None:
-    """A second shop, with an empty Postgres, on the NATS of the first: each of its services has to refuse."""
-    async with EmbeddedPostgres(stage.rig.folder / "neighbor") as postgres:
-        stage.say("a second shop comes to the same NATS")
-        env = {**os.environ, "POSTGRES_URL": postgres.url, "NATS_URL": stage.rig.nats_url}
-        for service, said in zip(
-            NAMES, await asyncio.gather(*(_refusal(n, env) for n in NAMES)), strict=True
-        ):
-            if "TWINLOG_NAMESPACE: Stream " not in said:
-                stage.complain(f"the second shop's {service} said: {said}")
-        for database in DATABASES:
-            for table in ("events", "checkpoints"):
-                if rows := await _value(f"{postgres.url}/{database}", f"SELECT count(*) FROM {table}"):
-                    stage.complain(f"the second shop has {rows} rows in {table} of {database}")
-    shutil.rmtree(stage.rig.folder / "neighbor")
-
-
-async def _refusal(service: str, env: Mapping[str, str]) -> str:
-    """The last line of a service that ends with the code of a misconfiguration; what it did otherwise."""
-    address = {spec.address_setting: f"127.0.0.1:{free_port()}" for spec in SERVICES if spec.name == service}
-    process = await spawn([sys.executable, "-m", service], env={**env, **address}, cwd=ROOT)
-    try:
-        async with asyncio.timeout(_REFUSES_WITHIN_SECONDS):
-            said, _ = await process.communicate()
-    except TimeoutError:
-        await stop(process, seconds=_STOP_WITHIN_SECONDS)
-        return "nothing: it went on running"
-    return said.decode().splitlines()[-1] if process.returncode == _MISCONFIGURED else f"{process.returncode}"
+# --- limits, hints, leases, clocks ---
 
 
 async def streams_full(stage: Stage) -> None:
@@ -355,9 +333,11 @@ async def streams_full(stage: Stage) -> None:
             found = await streams.stream_info(stream_of(log))
             stage.say(f"stream {log} takes no more than its {found.state.messages} messages")
             limit = replace(found.config, max_msgs=found.state.messages, discard=DiscardPolicy.NEW)
-            await streams.update_stream(limit)
-            await stage.go_on(2.5)
-            await streams.update_stream(found.config)
+            try:
+                await streams.update_stream(limit)
+                await stage.go_on(2.5)
+            finally:
+                await streams.update_stream(found.config)
             await stage.go_on(1.0)
     finally:
         await client.close()
@@ -444,10 +424,12 @@ async def postgres_full(stage: Stage) -> None:
     disk, postgres = stage.rig.disk, stage.rig.postgres
     assert disk is not None
     stage.say("Postgres's disk is full")
-    disk.fill()
-    await stage.go_on(5.0)
-    await stage.felt("writer.store_unavailable")
-    disk.free()
+    try:
+        disk.fill()
+        await stage.go_on(5.0)
+        await stage.felt("writer.store_unavailable")
+    finally:
+        disk.free()
     stage.say("there is room again")
     if not await _answers(stage.rig):
         # It gave up: an operator starts it again.
@@ -470,10 +452,12 @@ async def nats_full(stage: Stage) -> None:
     disk, (nats,) = stage.rig.disk, stage.rig.nats
     assert disk is not None
     stage.say("NATS's disk is full")
-    disk.fill()
-    await stage.go_on(8.0)  # NATS may say nothing: then it is noticed when the relay's request times out
-    await stage.felt("relay.stopped")
-    disk.free()
+    try:
+        disk.fill()
+        await stage.go_on(8.0)  # NATS may say nothing: then it is noticed when the relay's request times out
+        await stage.felt("relay.stopped")
+    finally:
+        disk.free()
     stage.say("there is room again; NATS starts again")
     await nats.stop()
     await nats.start()
@@ -539,6 +523,8 @@ SCENARIOS = [
     ),
     Scenario("overload", "five times the capacity, in either mode", PLAIN, crowds.overload),
     Scenario("neighbor", "a second shop on the same NATS", PLAIN, neighbor),
+    Scenario("latin1", "a second shop whose databases are in LATIN1", PLAIN, latin1),
+    Scenario("rights", "users of Postgres with fewer rights, and too few", PLAIN, rights),
     Scenario("leases-ahead", "leases that end an hour from now", PLAIN, leases_ahead),
     Scenario("zombies", "SIGSTOP of a replica of each service", DOUBLE, freeze_each, short=True),
     Scenario("replicas", "two replicas of every service, kills", DOUBLE, kill_replicas),
@@ -554,6 +540,8 @@ SCENARIOS = [
     Scenario("connections-slow", "connections delayed and held up", PROXIED, connections_slow),
     Scenario("connections-lost", "connections lost without a word", PROXIED, connections_lost),
     Scenario("stops-held-up", "SIGTERM while Postgres and NATS hang", PROXIED, stops_held_up),
+    Scenario("pooler", "pgbouncer pauses, disables, reconnects, is killed", POOLED, pooler),
+    Scenario("pooler-modes", "pgbouncers that cannot be used", POOLED, poolers),
     Scenario("leader-lost", "3-node NATS loses stream leaders", CLUSTER, leader_lost),
     Scenario("quorum-lost", "3-node NATS loses two nodes", CLUSTER, quorum_lost),
     Scenario("clocks-apart", "replicas a minute fast and slow", APART, clocks_apart),

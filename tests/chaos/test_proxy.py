@@ -94,3 +94,11 @@ async def test_a_delay_counts_in_each_direction(proxy: Proxy) -> None:
     assert await reader.readline() == b"one\n"
     assert asyncio.get_running_loop().time() - started >= 0.1
     writer.close()
+
+
+async def test_it_is_mended_at_once(proxy: Proxy) -> None:
+    proxy.refusing, proxy.delay = True, 60.0
+    proxy.hold()
+    proxy.mend()
+
+    await test_it_passes_on_what_it_gets(proxy)

@@ -168,7 +168,7 @@ def refused_tables(error: asyncpg.InsufficientPrivilegeError, database: str) -> 
     """What a start says where a user lacks a right."""
     return ConfigurationError(
         f"POSTGRES_URL: this user may not set up the tables of database {database} ({error}); use the owner of the "
-        "database"
+        "database, or start once as the owner and GRANT SELECT, INSERT, UPDATE, DELETE on all tables to this user"
     )
 
 
