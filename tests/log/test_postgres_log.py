@@ -401,6 +401,36 @@ async def test_says_which_session_keeps_appends_waiting(
     assert await postgres_log.blockers() == []
 
 
+@pytest.mark.parametrize(
+    "lock",
+    [
+        "SELECT position FROM log_head FOR UPDATE",
+        "UPDATE log_head SET position = position",
+        "LOCK TABLE events IN SHARE MODE",
+    ],
+)
+async def test_says_who_holds_what_an_append_takes_before_anybody_waits(
+    lock: str, postgres_log: PostgresLog, postgres_url: str, database: str
+) -> None:
+    operator = await asyncpg.connect(
+        f"{postgres_url}/{database}", server_settings={"application_name": "an operator"}
+    )
+    try:
+        async with operator.transaction():
+            await operator.execute("SELECT FROM log_head, events, timers")
+            assert await postgres_log.holders() == {}, "who reads holds up nobody"
+            await operator.execute(lock)
+            [(transaction, told)] = (await postgres_log.holders()).items()
+            assert told.startswith(f"pid {operator.get_server_pid()} (an operator, idle in transaction, for ")
+            waiting = asyncio.create_task(append_to(postgres_log, "b"))
+            await until(lambda: _is_blocked(postgres_log, 1))
+            assert [*await postgres_log.holders()] == [transaction], "who waits is no holder"
+    finally:
+        await operator.close()
+    await waiting
+    assert await postgres_log.holders() == {}
+
+
 async def test_a_transaction_without_a_session_that_holds_up_appends_is_named(
     own_postgres: EmbeddedPostgres,
 ) -> None:
@@ -411,12 +441,14 @@ async def test_a_transaction_without_a_session_that_holds_up_appends_is_named(
         held = "BEGIN; SELECT position FROM log_head FOR UPDATE; PREPARE TRANSACTION 'a''b'"
         await servers.execute(own_postgres.url, held, "counters")
         assert await log.blockers() == []
+        [held] = (await log.holders()).values()
         waiting = asyncio.create_task(append_to(log, "a"))
         await until(lambda: _is_blocked(log, 1))
         [holder] = await log.blockers()
-        assert re.fullmatch(
-            r"prepared transaction 'a''b' \(for \d+ s; (ROLLBACK PREPARED 'a''b') ends it\)", holder
-        )
+        for told in (held, holder):
+            assert re.fullmatch(
+                r"prepared transaction 'a''b' \(for \d+ s; (ROLLBACK PREPARED 'a''b') ends it\)", told
+            )
         await servers.execute(own_postgres.url, "ROLLBACK PREPARED 'a''b'", "counters")
         assert await waiting == Appended(1)
 

@@ -268,6 +268,10 @@ class PostgresLog(PostgresPast):
     async def blockers(self) -> Sequence[str]:
         return [row[0] for row in await self._ask("blockers")]
 
+    async def holders(self) -> Mapping[str, str]:
+        """Who holds what an append takes, by transaction, in words for an operator."""
+        return {row[0]: row[1] for row in await self._ask("holders")}
+
     async def page_token_secret(self) -> bytes:
         rows = await self._ask("page_token_secret")
         if not (rows and rows[0][0]):

@@ -22,6 +22,7 @@ from twinlog.consume import Middleware
 from twinlog.jetstream.client import NatsClient
 from twinlog.jetstream.connection import close, connect
 from twinlog.jetstream.twin import JetStreamTwin
+from twinlog.log.held import Held
 from twinlog.log.installation import named
 from twinlog.log.keys import ConnectedKeys, RememberedKeys, require_cipher
 from twinlog.log.lease import holder_of, is_here
@@ -190,6 +191,9 @@ async def _opened(
             told = metrics.served(service, settings.metrics_address) if metrics else nullcontext()
             async with service.running(), told:
                 service.start("clock", clock.run())
+                held = Held(spec.log, own.holders, lambda: service.writer.append_seconds > 0)
+                service.watched.append(held)
+                service.start("held", held.run())
                 yield service
                 stop_waiting(own.pool)
     finally:

@@ -192,6 +192,30 @@ UNION ALL
 SELECT 'a replica that does not answer (synchronous_standby_names)'
  WHERE EXISTS (SELECT FROM pg_stat_activity w WHERE w.datname = current_database() AND w.wait_event = 'SyncRep');
 
+-- name: holders
+-- Who holds what an append takes, the row of log_head or a table, by transaction. How old its lock is says whoever looks
+-- twice: a role may not see other sessions' times.
+SELECT l.virtualtransaction,
+       CASE WHEN p.gid IS NULL
+            THEN 'pid ' || l.pid || coalesce(' (' || nullif(concat_ws(', ', nullif(b.application_name, ''), b.state,
+                 'for ' || round(extract(epoch FROM clock_timestamp() - b.xact_start)) || ' s'), '') || ')', '')
+            ELSE format('prepared transaction %L (for %s s; ROLLBACK PREPARED %1$L ends it)', p.gid,
+                        round(extract(epoch FROM clock_timestamp() - p.prepared))) END
+  FROM pg_locks l
+  LEFT JOIN pg_stat_activity b ON b.pid = l.pid
+  LEFT JOIN (SELECT own.virtualtransaction, x.gid, x.prepared
+               FROM pg_prepared_xacts x
+               JOIN pg_locks own ON own.locktype = 'transactionid' AND own.transactionid = x.transaction
+                                AND own.granted AND own.pid IS NULL) p
+         ON p.virtualtransaction = l.virtualtransaction AND l.pid IS NULL
+ WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND b.wait_event_type IS DISTINCT FROM 'Lock'
+   AND (l.relation = 'log_head'::regclass AND l.mode IN ('RowShareLock', 'RowExclusiveLock')
+        OR l.relation IN ('log_head'::regclass, 'events'::regclass, 'chain'::regclass, 'requests'::regclass,
+                          'checkpoints'::regclass, 'timers'::regclass)
+           AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'));
+
 -- name: due
 -- The timers that are due, oldest first: by this clock, too, which may have been set back since a process looked at it.
 -- A time that the program cannot tell is told as the nearest that it can.
