@@ -548,7 +548,7 @@ KNOW_OF_THE_ARCHIVE = {
     # With what is archived beside it, or filled by whoever asks.
     "histories", "histories_to_fold", "read", "related", "found", "found_in", "long_streams", "causes_between",
     "causes_of", "causal_marks", "versions_before", "version_at_time", "position_at_time", "doubled_ids",
-    "archived_places", "snapshots", "versions_of_letters",
+    "archived_places", "versions_of_letters",
     # Of events that are never archived: the newest, those of living sagas, those of dead letters, those after its end.
     "live_sagas", "newest", "dead_letters", "repair_give_up", "repair_cut", "import_refusals",
     "last", "head_astray", "first_gap",
