@@ -135,6 +135,30 @@ def test_a_wrong_url_is_refused_in_one_line(
     assert "hunter2" not in said
 
 
+@pytest.mark.parametrize(
+    ("keys_url", "told"),
+    [(None, "staging_twinlog_keys"), ("", "staging_twinlog_keys"), ("postgresql://b", "")],
+)
+def test_a_repair_knows_the_keys_that_are_beside_the_log(
+    keys_url: str | None, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Options] = []
+
+    async def repair(options: Options, say: Callable[[str], None]) -> int:
+        found.append(options)
+        return 0
+
+    monkeypatch.setattr("twinlog.cli.repair.repair", repair)
+    monkeypatch.setenv("TWINLOG_NAMESPACE", "staging")
+    monkeypatch.delenv("PERSONAL_KEYS_DATABASE", raising=False)
+    monkeypatch.delenv("PERSONAL_KEYS_URL", raising=False)
+    if keys_url is not None:
+        monkeypatch.setenv("PERSONAL_KEYS_URL", keys_url)
+    servers = ["--postgres-url", "postgresql://a", "--nats-url", "nats://a"]
+    assert main(["repair", "orders", *servers]) == 0
+    assert [options.keys for options in found] == [told]
+
+
 @pytest.mark.parametrize("code", [0, 1])
 def test_a_repair_tells_programs_what_it_says(
     code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

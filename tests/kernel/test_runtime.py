@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import resource
@@ -138,3 +139,14 @@ def test_a_process_waits_for_its_turn_unless_its_starter_chose_otherwise(policy:
     with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as pool:
         expected = os.SCHED_BATCH if policy == os.SCHED_OTHER else policy
         assert first.submit(chosen).result() == (expected, expected)
+
+
+def test_a_process_starts_where_no_policy_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """musl, the C library of Alpine, has both calls and refuses them."""
+
+    def refused(*_arguments: object) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "sched_getscheduler", refused)
+    monkeypatch.setattr(os, "sched_setscheduler", refused)
+    yield_to_others()

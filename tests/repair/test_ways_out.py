@@ -424,12 +424,17 @@ async def test_events_come_back_with_all_that_was_said_of_them(site: Site) -> No
     assert [tuple(row) for row in rows] == [(False, "a")]
 
 
-async def test_notes_of_dead_letters_are_listed_and_made_again(site: Site) -> None:
+async def set_aside(site: Site) -> None:
+    """Three dead letters of a projection."""
     notes = batch((counter("views.orders"), 0, 3))
     by_itself = METADATA._replace(actor="views.orders")
     await append(
         site.log, replace(notes, events=[note._replace(metadata=by_itself) for note in notes.events])
     )
+
+
+async def test_notes_of_dead_letters_are_listed_and_made_again(site: Site) -> None:
+    await set_aside(site)
     await copied(site)
     await site.cut(1)
     code, said = await site.repair(dry_run=True)
@@ -440,3 +445,31 @@ async def test_notes_of_dead_letters_are_listed_and_made_again(site: Site) -> No
     assert (await site.repair())[0] == MENDED
     await copied(site)
     assert await site.log.head() == 1
+
+
+async def test_what_is_gone_beside_notes_of_dead_letters_is_given_up_only_where_that_is_asked_for(
+    site: Site,
+) -> None:
+    await grow(site.log, 5)
+    await set_aside(site)
+    await copied(site)
+    await site.damage.remove(5)
+    await site.cut(4)
+    code, said = await site.repair()
+    assert (code, "it has 3 of 5 to 8 (1 of its messages are gone)" in said) == (LEFT, True), said
+    assert (await site.twin.state()).last == 8
+    code, said = await site.repair(give_up=True)
+    assert (code, "Given up: events 5 to 8." in said) == (MENDED, True), said
+    await copied(site)
+    assert (await site.repair())[1].endswith("nothing to repair.")
+
+
+async def test_a_stream_without_its_last_messages_does_not_prove_that_its_log_has_them(site: Site) -> None:
+    await grow(site.log, 5)
+    await copied(site)
+    await site.damage.remove(5)
+    assert "Its log has all of its events." in (await site.repair(dry_run=True))[1]
+    await site.cut(4)
+    said = (await site.repair(dry_run=True))[1]
+    assert "1 of its messages are gone." in said
+    assert "Its log has all of its events." not in said

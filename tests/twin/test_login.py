@@ -199,6 +199,24 @@ async def test_a_subscription_that_the_server_took_away_is_asked_for_again(
         await jetstream.close(client)
 
 
+async def test_subscriptions_that_are_given_back_leave_told_what_else_is_refused() -> None:
+    async with nats_with(login("right")) as server:
+        client = await jetstream.connect(url_of(server, "right"), "tests")
+        lost, refused = (
+            f"'permissions violation for {what}'" for what in ('subscription to "a"', 'publish to "b"')
+        )
+        await client._process_err(lost)
+        await client._send_ping()  # which asks for them again
+        await client._process_err(refused)
+        await client._send_ping()
+        assert client.refusal("b")
+        await client._process_err(lost)
+        await client._send_ping()
+        await client._send_ping()
+        assert not client.fault
+        await jetstream.close(client)
+
+
 async def test_a_permission_that_a_delivery_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server says nothing in reply to a pull that it refuses."""
     monkeypatch.setattr(delivery, "_HEARTBEAT_SECONDS", 0.2)

@@ -11,7 +11,7 @@ from typing import Any
 
 from twinlog.cli.exits import OK, WRONG, Usage, told_in_a_line
 from twinlog.cli.output import console, print_json, table
-from twinlog.cli.project import check_postgres_url
+from twinlog.cli.project import check_postgres_url, keys_of_persons
 
 _BATCH = 500
 _TRIES, _PAUSE_SECONDS = 20, 0.5
@@ -127,15 +127,13 @@ async def _report(options: argparse.Namespace) -> int:
 
 def _open(options: argparse.Namespace) -> Any:
     """The keys, by the settings that services have. Raises Usage."""
-    from twinlog.log.installation import named
     from twinlog.postgres.keys import open_keys
 
-    url = os.environ.get("PERSONAL_KEYS_URL") or options.postgres_url
+    url, database = keys_of_persons(options.postgres_url)
     if not url:
         raise Usage("set POSTGRES_URL, or give --postgres-url")
     check_postgres_url(url, "PERSONAL_KEYS_URL")
-    name = os.environ.get("PERSONAL_KEYS_DATABASE") or "twinlog_keys"
-    return open_keys(url, named(os.environ.get("TWINLOG_NAMESPACE", ""), name), _wrapping())
+    return open_keys(url, database, _wrapping())
 
 
 def _wrapping() -> Any:

@@ -183,6 +183,15 @@ def fill_in_servers(options: argparse.Namespace) -> None:
         check_postgres_url(url)
 
 
+def keys_of_persons(postgres_url: str) -> tuple[str, str]:
+    """The server and the database of the keys of persons, by the settings that services have."""
+    from twinlog.log.installation import named
+
+    name = os.environ.get("PERSONAL_KEYS_DATABASE") or "twinlog_keys"
+    server = os.environ.get("PERSONAL_KEYS_URL") or postgres_url
+    return server, named(os.environ.get("TWINLOG_NAMESPACE", ""), name)
+
+
 def check_postgres_url(url: str, setting: str = "POSTGRES_URL") -> None:
     """Raises Usage where it cannot be one, as a service refuses it; that of NATS is refused where it connects."""
     try:

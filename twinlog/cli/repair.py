@@ -8,7 +8,7 @@ import os
 
 from twinlog.cli.exits import OK, Usage, told_in_a_line
 from twinlog.cli.output import print_json
-from twinlog.log.installation import named
+from twinlog.cli.project import keys_of_persons
 from twinlog.service.logging import configure_logging
 from twinlog.service.repair import Options, repair
 
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
             "set POSTGRES_URL and NATS_URL, or give --postgres-url and --nats-url; no `twinlog dev` runs here"
         )
     configure_logging("error", "pretty")
-    namespace = os.environ.get("TWINLOG_NAMESPACE", "")
+    keys_url, keys = keys_of_persons(options.postgres_url)
     asked = Options(
         options.log,
         options.postgres_url,
@@ -47,10 +47,10 @@ def run(options: argparse.Namespace) -> int:
         options.database,
         options.dry_run,
         options.give_up,
-        namespace,
+        os.environ.get("TWINLOG_NAMESPACE", ""),
         options.chain,
         options.all,
-        _keys_beside(options.postgres_url, namespace),
+        keys if keys_url == options.postgres_url else "",
     )
     said: list[str] = []
     with told_in_a_line():
@@ -59,10 +59,3 @@ def run(options: argparse.Namespace) -> int:
         told = {"log": asked.log, "dry_run": asked.dry_run, "left": code != OK, "says": said}
         print_json(told, one_line=True)
     return code
-
-
-def _keys_beside(postgres_url: str, namespace: str) -> str:
-    """The database of the keys of persons; empty where they are on a server of their own."""
-    if os.environ.get("PERSONAL_KEYS_URL", postgres_url) != postgres_url:
-        return ""
-    return named(namespace, os.environ.get("PERSONAL_KEYS_DATABASE") or "twinlog_keys")

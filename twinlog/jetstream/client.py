@@ -34,8 +34,9 @@ _REFUSAL = re.compile(rb"^-ERR '?([^'\r\n]+)", re.MULTILINE)
 _NO_RESPONDERS = b"NATS/1.0 503"
 _LEARN_SECONDS = 5.0
 _FORBIDDEN, _TOO_MANY, _INBOXES = "permissions violation", "maximum subscriptions exceeded", "_inbox."
-_UNSUBSCRIBED = (f"{_FORBIDDEN} for subscription", _TOO_MANY)
 """What the server refuses while the connection stays, and what concerns everything that waits for an answer."""
+_UNSUBSCRIBED = (f"{_FORBIDDEN} for subscription", _TOO_MANY)
+"""What it says of a subscription that it refuses or takes away."""
 
 
 class NoAnswer(NatsTimeoutError):
@@ -48,6 +49,10 @@ class NotConnected(ConnectionReconnectingError):
     """There is no connection at the moment; tells why."""
 
     __str__ = Exception.__str__
+
+
+def _of_subscription(refusal: Exception) -> bool:
+    return any(part in str(refusal) for part in _UNSUBSCRIBED)
 
 
 class Outgoing(NamedTuple):
@@ -221,7 +226,7 @@ class NatsClient(Client):
         """The server's word that something is wrong. At most of them nats-py would close the connection for good."""
         error = NatsError(f"nats: {err_msg}")
         await self._error_cb(error)
-        self._unsubscribed |= any(part in err_msg for part in _UNSUBSCRIBED)
+        self._unsubscribed |= _of_subscription(error)
         if _FORBIDDEN not in err_msg and _TOO_MANY not in err_msg:
             await self._process_op_err(error)
 
@@ -230,7 +235,9 @@ class NatsClient(Client):
             if self._unsubscribed:
                 await self._subscribe_again()
             elif self._asked_again:  # and the server has not refused
-                self._asked_again, self.fault = False, None
+                self._asked_again = False
+                if self.fault and _of_subscription(self.fault):
+                    self.fault = None
         await super()._send_ping(future)
 
     async def _subscribe_again(self) -> None:

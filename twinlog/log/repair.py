@@ -68,7 +68,16 @@ class Difference(NamedTuple):
     @property
     def complete(self) -> bool:
         """Whether the stream has every event that the log lost."""
-        return len(self.theirs) == self.last + 1 - self.since and (self.shared is not None or self.since == 1)
+        return self._whole and (self.shared is not None or self.since == 1)
+
+    @property
+    def only_notes(self) -> bool:
+        """Whether the log lost dead letters of projections only; what is gone from the stream too may have been any."""
+        return self._whole and only_notes_of_projections(self.theirs)
+
+    @property
+    def _whole(self) -> bool:
+        return len(self.theirs) == self.last + 1 - self.since
 
 
 async def difference(log: Log, twin: Twin) -> Difference:
@@ -109,7 +118,9 @@ async def difference(log: Log, twin: Twin) -> Difference:
 
 async def _past_holes(log: Log, twin: Twin, state: TwinState) -> Difference:
     """Compares a stream of which some messages are gone, so that nobody delivers it."""
-    damaged = f"{state.holes or 'some'} of its messages are gone"
+    damaged = (
+        f"{state.holes} of its messages are gone" if state.holes else "it does not deliver all that it has"
+    )
     since = await first_difference(log, twin, state, min(await _end(log), state.last))
     while since > state.first and await twin.message(since - 1) is None:
         since -= 1  # whether the log has what was there is not to be seen

@@ -19,7 +19,6 @@ from twinlog.log.repair import (
     Unrepairable,
     before_all,
     difference,
-    only_notes_of_projections,
 )
 from twinlog.log.twin import Twin, TwinMissing
 from twinlog.log.wire import event_id_of
@@ -156,7 +155,7 @@ class _Repair:
                 f"{self.database}. If nobody needs the stream, delete it (nats stream rm {self.twin.name}), "
                 f"and the relay makes it anew; otherwise use another NATS server or account",
             )
-        if found.since and not self.options.give_up and not only_notes_of_projections(found.theirs):
+        if found.since and not self.options.give_up and not found.only_notes:
             return await self._restore(found, bool(astray))
         return await self._accept(found, bool(astray))
 
@@ -244,7 +243,7 @@ class _Repair:
         if not (found.since or found.damaged or back or astray):
             self.say(f"Log {self.log.name} in {self.database} and its stream agree: nothing to repair.")
             return NOTHING
-        await self._tell_given_up(found, back)
+        await self._tell_given_up(found, back, head)
         gone = await self._tell_gone(head, astray)
         if (back or gone) and not self.options.give_up:
             self.say(
@@ -305,9 +304,9 @@ class _Repair:
             )
         return LEFT
 
-    async def _tell_given_up(self, found: Difference, back: Sequence[_Follower]) -> None:
+    async def _tell_given_up(self, found: Difference, back: Sequence[_Follower], head: int) -> None:
         """What is let go of, and who has to go back for it."""
-        if found.since and not only_notes_of_projections(found.theirs):
+        if found.since and not found.only_notes:
             self._list(f"Given up: events {found.since} to {found.last}.", found.theirs)
             await self._tell_effects(found.theirs)
         elif found.since:
@@ -317,8 +316,10 @@ class _Repair:
                 found.theirs,
             )
         if found.damaged:
-            has = "" if found.since else " Its log has all of its events."
-            self.say(f"The stream is damaged: {found.damaged}.{has}")
+            in_log = not found.since and (found.foreign or found.state.last <= head)
+            self.say(
+                f"The stream is damaged: {found.damaged}.{' Its log has all of its events.' if in_log else ''}"
+            )
         for one in back:
             self.say(
                 f"Consumer {one.consumer} in {one.database} has handled event {one.position}, which the log does not "
