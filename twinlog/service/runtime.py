@@ -118,9 +118,12 @@ def yield_to_others() -> None:
     A call takes the turns of several threads. Where each interrupts the one that woke it, a busy machine changes
     threads far more often; where it waits, more has come meanwhile, which is done together (ADR 53).
     """
-    if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
-        with suppress(OSError):  # a sandbox may forbid it
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    if sys.platform == "linux":
+        with suppress(
+            OSError
+        ):  # a sandbox may forbid it; musl, the C library of Alpine, has neither of the two
+            if os.sched_getscheduler(0) == os.SCHED_OTHER:
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def heeded_signals() -> Sequence[signal.Signals]:
