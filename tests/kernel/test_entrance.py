@@ -152,6 +152,16 @@ async def test_a_server_that_has_ended_leaves_no_timer() -> None:
 
 
 @in_virtual_time
+async def test_what_ends_after_the_server_begins_none_of_what_was_held() -> None:
+    method = Method()
+    method.come(MANY + 3 * TOGETHER)
+    method.entrance.close()
+    method.entrance.cancel()
+    await method.end(MANY)
+    assert (len(method.begun), len(method.refused)) == (MANY, TOGETHER)
+
+
+@in_virtual_time
 async def test_methods_without_a_limit_hold_nothing() -> None:
     method = Method(limited=False)
     method.shut()

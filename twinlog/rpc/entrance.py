@@ -83,6 +83,7 @@ class Entrance:
 
     def cancel(self) -> None:
         """Forgets what is held: the server has ended."""
+        self._held.clear()  # what ends yet begins none of it
         if self._timer:
             self._timer.cancel()
 
