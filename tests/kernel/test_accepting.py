@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import pytest
@@ -77,15 +77,23 @@ def long_shut(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+class Came(NamedTuple):
+    """A call, and where it came to."""
+
+    gate: gates.Gate
+    handler: object
+
+
 @pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+def held(monkeypatch: pytest.MonkeyPatch) -> list[Came]:
     """What has come to the entrances of methods; who is held there stays so for the test."""
-    came: list[object] = []
+    came: list[Came] = []
     come = entrance.Entrance.come
 
     def noted(self: entrance.Entrance, call: Any) -> None:
+        before = Came(self.gate, self.gate.handler)
         come(self, call)
-        came.append(call)
+        came.append(before)
 
     monkeypatch.setattr(entrance.Entrance, "come", noted)
     monkeypatch.setattr(entrance, "REFUSAL_SECONDS", _LONG_SECONDS)
@@ -93,7 +101,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 @ahead
-async def test_what_is_held_has_no_task(long_shut: pytest.MonkeyPatch, held: list[object]) -> None:
+async def test_what_is_held_has_no_task(long_shut: pytest.MonkeyPatch, held: list[Came]) -> None:
     busy = Busy()
     async with busy.called() as connection:
         await until(lambda: len(held) == 1 + _CALLS)
@@ -105,13 +113,14 @@ async def test_what_is_held_has_no_task(long_shut: pytest.MonkeyPatch, held: lis
 
 @ahead
 async def test_what_is_held_is_let_in_as_the_gate_opens(
-    monkeypatch: pytest.MonkeyPatch, held: list[object]
+    long_shut: pytest.MonkeyPatch, held: list[Came]
 ) -> None:
     busy = Busy()
-    monkeypatch.setattr(gates, "_SHUT_SECONDS", 0.5)
     async with busy.called() as connection:
         await until(lambda: len(held) == 1 + _CALLS)
         busy.busy = False
+        first = held[0]
+        first.gate.open(first.handler)
         await until(lambda: connection.open == 0)
         assert all(call.reply for call in connection.calls)
 
