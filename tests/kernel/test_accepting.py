@@ -17,10 +17,11 @@ from structlog.testing import capture_logs
 from proof.bench.load import Connection, Load
 from shop.queries.v1 import order_query_service_pb2_grpc as generated
 from shop.queries.v1.order_query_service_pb2 import GetOrderRequest, GetOrderResponse, WatchOrderRequest
-from tests.kernel.edge import NAME, Edge, detail, echo, forever, rich, serving
+from tests.kernel.edge import NAME, PATIENCE, Edge, detail, echo, forever, rich, serving
 from tests.waiting import until
 from twinlog.model.errors import Overloaded
 from twinlog.rpc import Context, Limits, accepting, entrance, gates, serve
+from twinlog.rpc.freshness import Freshness
 from twinlog.rpc.handlers import Boundary
 
 _LONG_SECONDS = 600.0
@@ -123,6 +124,27 @@ async def test_what_is_held_is_let_in_as_the_gate_opens(
         first.gate.open(first.handler)
         await until(lambda: connection.open == 0)
         assert all(call.reply for call in connection.calls)
+
+
+@ahead
+async def test_reads_that_wait_for_a_view_keep_no_others_from_being_answered(
+    monkeypatch: pytest.MonkeyPatch, held: list[Came]
+) -> None:
+    for name in ("_ENOUGH", "_MANY"):
+        monkeypatch.setattr(entrance, name, 1)
+    view = Freshness({"view": "log"})
+
+    async def get(request: GetOrderRequest, context: Context) -> GetOrderResponse:
+        if request.order_id == "late":
+            await view.reached({"log": 1}, PATIENCE)
+        return await echo(request, context)
+
+    async with serving(Edge(get)) as client, asyncio.TaskGroup() as group:
+        late = [group.create_task(client.get("late")) for _ in range(3)]
+        await until(lambda: view._waiting == len(late))
+        assert await client.get("soon") == "soon"
+        view.advanced("view", 1)
+        assert await asyncio.gather(*late) == ["late"] * len(late)
 
 
 @ahead

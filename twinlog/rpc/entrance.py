@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,6 +30,24 @@ _TOGETHER_SECONDS = 0.05
 """Refusals within this time are sent together: a connection gets those of many calls in one packet."""
 _MOST_TOGETHER = 128
 """No more than so many: a crowd's would hold up the loop for a second, and health with it."""
+
+
+_entrance: ContextVar[Entrance | None] = ContextVar("entrance", default=None)
+"""That of the call which is served."""
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Has the call that is served not count as under way: it waits for others, and its method has nothing to do."""
+    entrance = _entrance.get()
+    if entrance is None:
+        yield
+        return
+    entrance._leave()
+    try:
+        yield
+    finally:
+        entrance._under_way += 1
 
 
 def held_seconds(held: int) -> float:
@@ -93,9 +113,12 @@ class Entrance:
 
     def _start(self, call: Any) -> None:
         self._under_way += 1
-        self._begin(call).add_done_callback(self._left)
+        before = _entrance.set(self)
+        task = self._begin(call)
+        _entrance.reset(before)
+        task.add_done_callback(self._leave)
 
-    def _left(self, _task: asyncio.Task[None]) -> None:
+    def _leave(self, _task: asyncio.Task[None] | None = None) -> None:
         self._under_way -= 1
         self._let_in(_NEXT)
 
