@@ -148,6 +148,31 @@ async def test_reads_that_wait_for_a_view_keep_no_others_from_being_answered(
 
 
 @ahead
+async def test_what_is_held_hears_that_the_server_stops(
+    monkeypatch: pytest.MonkeyPatch, held: list[Came]
+) -> None:
+    """And calls elsewhere: nobody is to wait for a server that is gone to have less to do."""
+    for name in ("_ENOUGH", "_MANY"):
+        monkeypatch.setattr(entrance, name, 1)
+
+    async def get(_request: GetOrderRequest, _context: Context) -> GetOrderResponse:
+        await forever()
+        return GetOrderResponse()
+
+    async with serving(Edge(get), limits=Limits(grace=0.5)) as client, asyncio.TaskGroup() as group:
+        refusals = [group.create_task(client.refusal()) for _ in range(5)]
+        await until(lambda: len(held) == len(refusals))
+        await client.stop()
+        told = [await refusal for refusal in refusals]
+        reasons = [
+            detail(rich(each), ErrorInfo).reason
+            for each in told
+            if each.code() == grpc.StatusCode.UNAVAILABLE and each.trailing_metadata()
+        ]
+        assert reasons == ["STOPPING"] * 4, told
+
+
+@ahead
 async def test_what_is_refused_is_answered_together(long_shut: pytest.MonkeyPatch) -> None:
     busy = Busy()
     async with busy.called() as connection:
