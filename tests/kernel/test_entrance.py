@@ -145,6 +145,20 @@ async def test_what_is_held_is_refused_at_once_as_the_server_stops_and_nothing_i
 
 
 @in_virtual_time
+async def test_nothing_is_refused_before_the_server_stops_and_what_comes_is_begun() -> None:
+    """Whoever is refused comes again, and finds the server closed."""
+    method = Method()
+    method.come(MANY + TOGETHER)
+    method.gate.stopping = True
+    await asyncio.sleep(10.0)
+    method.come(1)
+    assert (len(method.begun), method.refused) == (MANY + 1, [])
+    method.entrance.close()
+    assert len(method.refused) == TOGETHER
+    method.entrance.cancel()
+
+
+@in_virtual_time
 async def test_a_server_that_has_ended_leaves_no_timer() -> None:
     method = Method()
     method.shut()

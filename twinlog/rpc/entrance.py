@@ -99,7 +99,7 @@ class Entrance:
         self._closed = True
         if self._timer:
             self._timer.cancel()
-            self._refuse()
+        self._refuse()
 
     def cancel(self) -> None:
         """Forgets what is held: the server has ended."""
@@ -109,7 +109,9 @@ class Entrance:
 
     @property
     def _has_room(self) -> bool:
-        return self._closed or self._under_way < _ENOUGH or self._under_way + len(self._held) < _MANY
+        if self._closed or self.gate.stopping:
+            return True
+        return self._under_way < _ENOUGH or self._under_way + len(self._held) < _MANY
 
     def _start(self, call: Any) -> None:
         self._under_way += 1
@@ -133,7 +135,7 @@ class Entrance:
         loop = asyncio.get_running_loop()
         held, now = self._held, loop.time()
         self._timer = None
-        if not held:
+        if not held or (self.gate.stopping and not self._closed):
             return
         assert self.gate.too_much  # of others, none is held
         refusal = self.gate.refusal or self.gate.too_much(len(held))

@@ -148,6 +148,7 @@ class Boundary:
         """
         self._holding = True
         for gate, handler in self._gates:
+            gate.stopping = True
             gate.open(handler)  # who is refused comes again, who is held does not
         for _ in range(_MOST_QUIETS):
             before = self._held
