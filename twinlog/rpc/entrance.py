@@ -115,9 +115,12 @@ class Entrance:
 
     def _start(self, call: Any) -> None:
         self._under_way += 1
-        before = _entrance.set(self)
-        task = self._begin(call)
-        _entrance.reset(before)
+        if self.gate.too_much:
+            before = _entrance.set(self)
+            task = self._begin(call)
+            _entrance.reset(before)
+        else:  # a thousand streams are not to keep a context each
+            task = self._begin(call)
         task.add_done_callback(self._leave)
 
     def _leave(self, _task: asyncio.Task[None] | None = None) -> None:
