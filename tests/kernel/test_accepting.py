@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import pytest
@@ -17,10 +17,11 @@ from structlog.testing import capture_logs
 from proof.bench.load import Connection, Load
 from shop.queries.v1 import order_query_service_pb2_grpc as generated
 from shop.queries.v1.order_query_service_pb2 import GetOrderRequest, GetOrderResponse, WatchOrderRequest
-from tests.kernel.edge import NAME, Edge, detail, echo, forever, rich, serving
+from tests.kernel.edge import NAME, PATIENCE, Edge, detail, echo, forever, rich, serving
 from tests.waiting import until
 from twinlog.model.errors import Overloaded
 from twinlog.rpc import Context, Limits, accepting, entrance, gates, serve
+from twinlog.rpc.freshness import Freshness
 from twinlog.rpc.handlers import Boundary
 
 _LONG_SECONDS = 600.0
@@ -77,15 +78,23 @@ def long_shut(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+class Came(NamedTuple):
+    """A call, and where it came to."""
+
+    gate: gates.Gate
+    handler: object
+
+
 @pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+def held(monkeypatch: pytest.MonkeyPatch) -> list[Came]:
     """What has come to the entrances of methods; who is held there stays so for the test."""
-    came: list[object] = []
+    came: list[Came] = []
     come = entrance.Entrance.come
 
     def noted(self: entrance.Entrance, call: Any) -> None:
+        before = Came(self.gate, self.gate.handler)
         come(self, call)
-        came.append(call)
+        came.append(before)
 
     monkeypatch.setattr(entrance.Entrance, "come", noted)
     monkeypatch.setattr(entrance, "REFUSAL_SECONDS", _LONG_SECONDS)
@@ -93,7 +102,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 @ahead
-async def test_what_is_held_has_no_task(long_shut: pytest.MonkeyPatch, held: list[object]) -> None:
+async def test_what_is_held_has_no_task(long_shut: pytest.MonkeyPatch, held: list[Came]) -> None:
     busy = Busy()
     async with busy.called() as connection:
         await until(lambda: len(held) == 1 + _CALLS)
@@ -105,15 +114,62 @@ async def test_what_is_held_has_no_task(long_shut: pytest.MonkeyPatch, held: lis
 
 @ahead
 async def test_what_is_held_is_let_in_as_the_gate_opens(
-    monkeypatch: pytest.MonkeyPatch, held: list[object]
+    long_shut: pytest.MonkeyPatch, held: list[Came]
 ) -> None:
     busy = Busy()
-    monkeypatch.setattr(gates, "_SHUT_SECONDS", 0.5)
     async with busy.called() as connection:
         await until(lambda: len(held) == 1 + _CALLS)
         busy.busy = False
+        first = held[0]
+        first.gate.open(first.handler)
         await until(lambda: connection.open == 0)
         assert all(call.reply for call in connection.calls)
+
+
+@ahead
+async def test_reads_that_wait_for_a_view_keep_no_others_from_being_answered(
+    monkeypatch: pytest.MonkeyPatch, held: list[Came]
+) -> None:
+    for name in ("_ENOUGH", "_MANY"):
+        monkeypatch.setattr(entrance, name, 1)
+    view = Freshness({"view": "log"})
+
+    async def get(request: GetOrderRequest, context: Context) -> GetOrderResponse:
+        if request.order_id == "late":
+            await view.reached({"log": 1}, PATIENCE)
+        return await echo(request, context)
+
+    async with serving(Edge(get)) as client, asyncio.TaskGroup() as group:
+        late = [group.create_task(client.get("late")) for _ in range(3)]
+        await until(lambda: view._waiting == len(late))
+        assert await client.get("soon") == "soon"
+        view.advanced("view", 1)
+        assert await asyncio.gather(*late) == ["late"] * len(late)
+
+
+@ahead
+async def test_what_is_held_hears_that_the_server_stops(
+    monkeypatch: pytest.MonkeyPatch, held: list[Came]
+) -> None:
+    """And calls elsewhere: nobody is to wait for a server that is gone to have less to do."""
+    for name in ("_ENOUGH", "_MANY"):
+        monkeypatch.setattr(entrance, name, 1)
+
+    async def get(_request: GetOrderRequest, _context: Context) -> GetOrderResponse:
+        await forever()
+        return GetOrderResponse()
+
+    async with serving(Edge(get), limits=Limits(grace=0.5)) as client, asyncio.TaskGroup() as group:
+        refusals = [group.create_task(client.refusal()) for _ in range(5)]
+        await until(lambda: len(held) == len(refusals))
+        await client.stop()
+        told = [await refusal for refusal in refusals]
+        reasons = [
+            detail(rich(each), ErrorInfo).reason
+            for each in told
+            if each.code() == grpc.StatusCode.UNAVAILABLE and each.trailing_metadata()
+        ]
+        assert reasons == ["STOPPING"] * 4, told
 
 
 @ahead

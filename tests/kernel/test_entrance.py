@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.virtual_time import in_virtual_time, simulated
 from twinlog.rpc import entrance
-from twinlog.rpc.entrance import Entrance, held_seconds
+from twinlog.rpc.entrance import Entrance, aside, held_seconds
 from twinlog.rpc.gates import Gate, Refusal
 
 ENOUGH, MANY, FIRST, TOGETHER = (
@@ -31,6 +32,7 @@ class Method:
         if limited:
             self.gate.too_much = lambda _waiting: WAITING
         self.entrance = Entrance(self.gate, self._begin, lambda call, why: self.refused.append((call, why)))
+        self.waits_for_others = False
         self.came = 0
         self.begun: list[int] = []
         self.under_way: dict[int, asyncio.Event] = {}
@@ -44,7 +46,8 @@ class Method:
         return asyncio.get_running_loop().create_task(self._serve(call))
 
     async def _serve(self, call: int) -> None:
-        await self.under_way[call].wait()
+        with aside() if self.waits_for_others else nullcontext():
+            await self.under_way[call].wait()
         del self.under_way[call]
 
     def come(self, calls: int) -> None:
@@ -142,6 +145,20 @@ async def test_what_is_held_is_refused_at_once_as_the_server_stops_and_nothing_i
 
 
 @in_virtual_time
+async def test_nothing_is_refused_before_the_server_stops_and_what_comes_is_begun() -> None:
+    """Whoever is refused comes again, and finds the server closed."""
+    method = Method()
+    method.come(MANY + TOGETHER)
+    method.gate.stopping = True
+    await asyncio.sleep(10.0)
+    method.come(1)
+    assert (len(method.begun), method.refused) == (MANY + 1, [])
+    method.entrance.close()
+    assert len(method.refused) == TOGETHER
+    method.entrance.cancel()
+
+
+@in_virtual_time
 async def test_a_server_that_has_ended_leaves_no_timer() -> None:
     method = Method()
     method.shut()
@@ -149,6 +166,32 @@ async def test_a_server_that_has_ended_leaves_no_timer() -> None:
     method.entrance.cancel()
     await asyncio.sleep(10.0)
     assert not method.refused
+
+
+@in_virtual_time
+async def test_what_ends_after_the_server_begins_none_of_what_was_held() -> None:
+    method = Method()
+    method.come(MANY + 3 * TOGETHER)
+    method.entrance.close()
+    method.entrance.cancel()
+    await method.end(MANY)
+    assert (len(method.begun), len(method.refused)) == (MANY, TOGETHER)
+
+
+@in_virtual_time
+async def test_calls_that_wait_for_others_keep_none_from_being_begun() -> None:
+    method = Method()
+    method.waits_for_others = True
+    method.come(MANY + 1)
+    await turns()
+    method.come(MANY)
+    await turns()
+    assert len(method.begun) == 2 * MANY + 1
+    method.waits_for_others = False
+    await method.end(2 * MANY)
+    method.come(MANY + 1)
+    assert len(method.begun) == 3 * MANY + 1, "they have left, and count as before"
+    method.entrance.cancel()
 
 
 @in_virtual_time

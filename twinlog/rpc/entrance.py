@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,6 +30,24 @@ _TOGETHER_SECONDS = 0.05
 """Refusals within this time are sent together: a connection gets those of many calls in one packet."""
 _MOST_TOGETHER = 128
 """No more than so many: a crowd's would hold up the loop for a second, and health with it."""
+
+
+_entrance: ContextVar[Entrance | None] = ContextVar("entrance", default=None)
+"""That of the call which is served."""
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Has the call that is served not count as under way: it waits for others, and its method has nothing to do."""
+    entrance = _entrance.get()
+    if entrance is None:
+        yield
+        return
+    entrance._leave()
+    try:
+        yield
+    finally:
+        entrance._under_way += 1
 
 
 def held_seconds(held: int) -> float:
@@ -79,22 +99,31 @@ class Entrance:
         self._closed = True
         if self._timer:
             self._timer.cancel()
-            self._refuse()
+        self._refuse()
 
     def cancel(self) -> None:
         """Forgets what is held: the server has ended."""
+        self._held.clear()  # what ends yet begins none of it
         if self._timer:
             self._timer.cancel()
 
     @property
     def _has_room(self) -> bool:
-        return self._closed or self._under_way < _ENOUGH or self._under_way + len(self._held) < _MANY
+        if self._closed or self.gate.stopping:
+            return True
+        return self._under_way < _ENOUGH or self._under_way + len(self._held) < _MANY
 
     def _start(self, call: Any) -> None:
         self._under_way += 1
-        self._begin(call).add_done_callback(self._left)
+        if self.gate.too_much:
+            before = _entrance.set(self)
+            task = self._begin(call)
+            _entrance.reset(before)
+        else:  # a thousand streams are not to keep a context each
+            task = self._begin(call)
+        task.add_done_callback(self._leave)
 
-    def _left(self, _task: asyncio.Task[None]) -> None:
+    def _leave(self, _task: asyncio.Task[None] | None = None) -> None:
         self._under_way -= 1
         self._let_in(_NEXT)
 
@@ -109,7 +138,7 @@ class Entrance:
         loop = asyncio.get_running_loop()
         held, now = self._held, loop.time()
         self._timer = None
-        if not held:
+        if not held or (self.gate.stopping and not self._closed):
             return
         assert self.gate.too_much  # of others, none is held
         refusal = self.gate.refusal or self.gate.too_much(len(held))

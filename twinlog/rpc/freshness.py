@@ -19,6 +19,7 @@ from twinlog.log.view_store import ViewStore
 from twinlog.model.errors import Unavailable
 from twinlog.model.view import Changes
 from twinlog.rpc import tokens
+from twinlog.rpc.entrance import aside
 
 SUBJECT = "views.changed"
 _KEYS = "orders"
@@ -139,7 +140,7 @@ class Freshness:
                 self.wants_look.set()
             self._waiting += 1
             try:
-                with suppress(TimeoutError):
+                with aside(), suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
                         while self._lagging(wanted):
                             await self._advanced.wait()

@@ -48,6 +48,8 @@ class Gate:
         """While it is shut."""
         self.too_much: Callable[[int], Refusal] | None = None
         """The refusal of calls because so many wait in front of it, where that may be done."""
+        self.stopping = False
+        """Whether the server is about to stop: whoever is refused now comes again, and finds it closed."""
         self.on_open: Callable[[], None] = lambda: None
         """Told that it is open again."""
 

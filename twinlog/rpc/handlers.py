@@ -96,7 +96,7 @@ class Boundary:
         self._calls = 0
         self._streams = Streams(streams or StreamLimits())
         self._on_refused = on_refused
-        self._holding = False
+        self._holding = self._stopping = False
         self._held = 0
         self._refusing = asyncio.Event()
         self._gates: list[tuple[Gate, Handler]] = []
@@ -129,9 +129,9 @@ class Boundary:
         return gate
 
     def _too_much(self, method: str, waiting: int) -> Refusal:
-        return self._refusal(method, Overloaded(waiting=waiting))
+        return self._refusal(method, Stopping() if self._stopping else Overloaded(waiting=waiting))
 
-    def _refusal(self, method: str, error: Overloaded) -> Refusal:
+    def _refusal(self, method: str, error: Unavailable) -> Refusal:
         return refusal_of(status_of(error, self._domain), partial(self._on_refused, method, error.reason))
 
     def end_streams(self) -> None:
@@ -148,12 +148,14 @@ class Boundary:
         """
         self._holding = True
         for gate, handler in self._gates:
+            gate.stopping = True
             gate.open(handler)  # who is refused comes again, who is held does not
         for _ in range(_MOST_QUIETS):
             before = self._held
             await asyncio.sleep(_QUIET_SECONDS)
             if self._held == before and waiting() <= 0:
-                return
+                break
+        self._stopping = True
 
     def refuse_held(self) -> None:
         """Answers the calls that are held, and those that still come, with UNAVAILABLE."""
