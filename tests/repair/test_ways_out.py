@@ -116,6 +116,29 @@ async def test_a_stream_ahead_that_lacks_some_of_what_the_log_lost(
     assert (await site.repair())[1].endswith("nothing to repair.")
 
 
+async def test_a_dry_run_brings_no_tables_up_to_date_and_says_where_that_is_needed(site: Site) -> None:
+    await grow(site.log, 9)
+    await copied(site)
+    await site.cut(5)
+    other = str(await site.other.pool.fetchval("SELECT current_database()"))
+    lacks = "the tables of database {} lack function move_checkpoint, which a repair applies first"
+    forget = "DELETE FROM schema_functions WHERE name = 'move_checkpoint'"
+    is_there = "SELECT EXISTS (SELECT FROM schema_functions WHERE name = 'move_checkpoint')"
+    await site.other.pool.execute(forget)
+    code, said = await site.repair(dry_run=True)
+    assert (code, lacks.format(other) in said) == (MENDED, True)
+    assert "lost events" in said
+    await site.log.pool.execute(forget)
+    own = await site.database()
+    for database in ("", own):
+        with pytest.raises(Unrepairable, match=lacks.format(own)):
+            await site.repair(dry_run=True, database=database)
+    assert [await log.pool.fetchval(is_there) for log in (site.log, site.other)] == [False, False]
+    code, _ = await site.repair()
+    assert code == MENDED
+    assert [await log.pool.fetchval(is_there) for log in (site.log, site.other)] == [True, True]
+
+
 async def test_all_that_was_lost_is_listed_where_it_is_asked_for_and_erasures_are_named(site: Site) -> None:
     await grow(site.log, 30)
     await copied(site)

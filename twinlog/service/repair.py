@@ -82,12 +82,19 @@ async def repair(options: Options, say: Callable[[str], None] = print) -> int:
     client = await reached(options.nats_url, "repair")
     try:
         async with AsyncExitStack() as stack:
+            names = await postgres.databases(options.postgres_url)
+            older = await _older(options.postgres_url, names) if options.dry_run else {}
             pools = {
-                each: await stack.enter_async_context(postgres.opened(options.postgres_url, each))
-                for each in await postgres.databases(options.postgres_url)
+                each: await stack.enter_async_context(
+                    postgres.opened(options.postgres_url, each, as_it_is=options.dry_run)
+                )
+                for each in names
+                if each not in older
             }
             twin = JetStreamTwin(client, name, namespace=options.namespace)
-            database = options.database or await _database(name, twin, pools)
+            database = await _database_but(older, options.database, name, twin, pools)
+            for why in older.values():
+                say(f"Database left out: {why}.")
             if database not in pools:
                 await postgres.has_log(options.postgres_url, database)  # says why nobody gets in
                 raise Unrepairable(log=name, why=f"there is no database {database} with a log")
@@ -107,6 +114,33 @@ async def repair(options: Options, say: Callable[[str], None] = print) -> int:
             return await _Repair(options, log, twin, database, siblings, say).run()
     finally:
         await close(client)
+
+
+async def _older(postgres_url: str, databases: Sequence[str]) -> Mapping[str, str]:
+    """Of the databases whose tables a dry run would have to change before it can read them: why it does not."""
+    older = {}
+    for each in databases:
+        if lacks := await postgres.lacking(postgres_url, each):
+            older[each] = (
+                f"a dry run changes nothing, and the tables of database {each} lack {', '.join(lacks)}, which a repair "
+                "applies first. Start its service with this program, or run the `twinlog` of its own version"
+            )
+    return older
+
+
+async def _database_but(
+    older: Mapping[str, str], asked: str, log: str, twin: Twin, pools: Mapping[str, Pool]
+) -> str:
+    """The log's; raises Unrepairable where it is, or may be, an older one."""
+    try:
+        database = asked or await _database(log, twin, pools)
+    except Unrepairable:
+        if not older:
+            raise
+        raise Unrepairable(log=log, why=". ".join(older.values())) from None
+    if database in older:
+        raise Unrepairable(log=log, why=older[database])
+    return database
 
 
 async def _database(log: str, twin: Twin, pools: Mapping[str, Pool]) -> str:
