@@ -116,6 +116,20 @@ async def test_a_stream_ahead_that_lacks_some_of_what_the_log_lost(
     assert (await site.repair())[1].endswith("nothing to repair.")
 
 
+async def test_another_log_of_the_same_name_is_named(site: Site) -> None:
+    """Two services whose log has one name began at once, in two databases: neither is refused at its start."""
+    for log in (site.log, site.other):
+        await identify(log.pool, "shared", "", site.log.name)
+    await grow(site.log, 3)
+    await copied(site)
+    own, other = [str(await log.pool.fetchval("SELECT current_database()")) for log in (site.log, site.other)]
+    for asked, names in (("", other), (own, other), (other, own)):
+        _, said = await site.repair(dry_run=True, database=asked)
+        assert said.startswith(
+            f"Database {names} holds another log {site.log.name} of this installation, too"
+        )
+
+
 async def test_a_dry_run_brings_no_tables_up_to_date_and_says_where_that_is_needed(site: Site) -> None:
     await grow(site.log, 9)
     await copied(site)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import NamedTuple
@@ -110,11 +110,22 @@ async def _with_log(connection: Connection) -> Sequence[str]:
     ]
 
 
-async def lacking(server_url: str, database: str) -> Sequence[str]:
-    """What the schema of a database with a log lacks. Raises Unavailable, ConfigurationError."""
-    with refused_at_start(), outages():
-        async with connected(database_url(server_url, database)) as connection:
-            return await pending(connection, _PACKAGE)
+async def older(server_url: str, databases: Sequence[str]) -> Mapping[str, str]:
+    """Of the databases whose tables a dry run would have to change before it can read them: why it does not.
+
+    Raises Unavailable, ConfigurationError.
+    """
+    found = {}
+    for each in databases:
+        with refused_at_start(), outages():
+            async with connected(database_url(server_url, each)) as connection:
+                lacks = ", ".join(await pending(connection, _PACKAGE))
+        if lacks:
+            found[each] = (
+                f"a dry run changes nothing, and the tables of database {each} lack {lacks}, which a repair applies "
+                "first. Start its service with this program, or run the `twinlog` of its own version"
+            )
+    return found
 
 
 @asynccontextmanager

@@ -27,7 +27,7 @@ from twinlog.model.errors import WrongSetting
 from twinlog.model.event import Recorded
 from twinlog.postgres import repair as postgres
 from twinlog.postgres.connection import Pool
-from twinlog.postgres.identity import identity, name_of
+from twinlog.postgres.identity import identity, name_of, namesakes
 from twinlog.postgres.log import PostgresLog
 from twinlog.service.relink import LEFT, MENDED, NOTHING, relink
 
@@ -83,7 +83,7 @@ async def repair(options: Options, say: Callable[[str], None] = print) -> int:
     try:
         async with AsyncExitStack() as stack:
             names = await postgres.databases(options.postgres_url)
-            older = await _older(options.postgres_url, names) if options.dry_run else {}
+            older = await postgres.older(options.postgres_url, names) if options.dry_run else {}
             pools = {
                 each: await stack.enter_async_context(
                     postgres.opened(options.postgres_url, each, as_it_is=options.dry_run)
@@ -106,6 +106,11 @@ async def repair(options: Options, say: Callable[[str], None] = print) -> int:
                 for each, owner in owners.items()
                 if not (owner and own) or owner.installation == own.installation
             }
+            for each in await namesakes(pools, database, name):
+                say(
+                    f"Database {each} holds another log {name} of this installation, too, and a stream is that of one. "
+                    "If a service writes to each, give one of the two another name, or a TWINLOG_NAMESPACE of its own."
+                )
             log = PostgresLog(pools[database], name)
             if options.chain:
                 return await relink(log, say, dry_run=options.dry_run, give_up=options.give_up)
@@ -114,18 +119,6 @@ async def repair(options: Options, say: Callable[[str], None] = print) -> int:
             return await _Repair(options, log, twin, database, siblings, say).run()
     finally:
         await close(client)
-
-
-async def _older(postgres_url: str, databases: Sequence[str]) -> Mapping[str, str]:
-    """Of the databases whose tables a dry run would have to change before it can read them: why it does not."""
-    older = {}
-    for each in databases:
-        if lacks := await postgres.lacking(postgres_url, each):
-            older[each] = (
-                f"a dry run changes nothing, and the tables of database {each} lack {', '.join(lacks)}, which a repair "
-                "applies first. Start its service with this program, or run the `twinlog` of its own version"
-            )
-    return older
 
 
 async def _database_but(
