@@ -110,6 +110,7 @@ SLOW = (
     "tests/kernel/test_dump.py",
     "tests/kernel/test_relay_recovery.py::test_a_stream_that_was_restored_to_an_older_state_gets_the_rest_again",
     "tests/kernel/test_runtime.py",
+    "tests/mutants/test_fresh.py",
     "tests/neighbors/test_clocks.py::test_it_is_measured_again_and_again_whatever_happens",
     "tests/observe/test_scrape.py::test_it_is_off_by_default_and_then_nothing_is_wrapped_or_loaded",
     "tests/public/test_lightness.py",

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,9 @@ def main() -> int:
         )
         return 2
     configure_logging("error")
+    for signum in (signal.SIGTERM, signal.SIGHUP):  # end it as Ctrl-C does, which leaves nothing behind
+        if signal.getsignal(signum) is signal.SIG_DFL:  # nohup has it ignore the latter
+            signal.signal(signum, lambda *_: signal.raise_signal(signal.SIGINT))
     seed = options.seed if options.seed is not None else secrets.randbelow(1_000_000)
     chosen = [scenario for scenario in SCENARIOS if _is_wanted(scenario, options)]
     print(f"seed {seed}, {len(chosen)} scenarios")

@@ -111,7 +111,7 @@ def _notices(warm: Warm, reached: Reached, changed: Mutant, seconds: float) -> b
     notices = warm.notices(changed, tests, sum(reached.seconds[test] for test in tests))
     if notices or (notices is False and (changed.path, changed.line) not in reached.imported):
         return bool(notices)
-    return fresh.notices(changed, tests)
+    return fresh.notices(changed, tests, reached.seconds)
 
 
 if __name__ == "__main__":

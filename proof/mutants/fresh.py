@@ -6,7 +6,8 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType
@@ -14,28 +15,32 @@ from types import CodeType
 import pytest
 
 from proof.mutants.mutations import Mutant
-from proof.mutants.warm import OPTIONS, ROOT, Examples
+from proof.mutants.warm import OPTIONS, ROOT, Examples, bound, exit_code, limit
 
-_WALL_SECONDS = 600
+_START_SECONDS = 60
+"""Of processor time: to import and collect the tests."""
 
 
-def notices(mutant: Mutant, tests: Sequence[str]) -> bool:
-    """Whether one of the tests fails."""
-    functions = dict.fromkeys(test.partition("[")[0] for test in tests)
-    command = [sys.executable, "-m", "proof.mutants.fresh", mutant.path, *functions]
-    try:
-        ended = subprocess.run(
-            command,
-            input=ast.unparse(mutant.tree).encode(),
+def notices(mutant: Mutant, tests: Sequence[str], seconds: Mapping[str, float]) -> bool:
+    """Whether one of the tests fails. ``seconds``: of processor time, by test, without a mutant."""
+    functions = dict.fromkeys(_function(test) for test in tests)
+    taken = sum(each for test, each in seconds.items() if _function(test) in functions)
+    command = [sys.executable, "-m", "proof.mutants.fresh", str(bound(taken) + _START_SECONDS), mutant.path]
+    with tempfile.TemporaryFile() as source:
+        source.write(ast.unparse(mutant.tree).encode())
+        source.seek(0)
+        with subprocess.Popen(
+            [*command, *functions],
             cwd=ROOT,
-            timeout=_WALL_SECONDS,
-            check=False,
+            stdin=source,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired:
-        return True
-    return ended.returncode != 0
+        ) as child:
+            return exit_code(child.pid) != 0
+
+
+def _function(test: str) -> str:
+    return test.partition("[")[0]
 
 
 def main(path: str, source: str, tests: Sequence[str]) -> int:
@@ -52,6 +57,7 @@ def main(path: str, source: str, tests: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    ended = main(sys.argv[1], sys.stdin.read(), sys.argv[2:])
+    limit(float(sys.argv[1]))
+    ended = main(sys.argv[2], sys.stdin.read(), sys.argv[3:])
     sys.stdout.flush()
     os._exit(ended)

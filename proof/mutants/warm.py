@@ -121,7 +121,7 @@ class Warm(Examples):
             items = [self._items[test] for test in tests]
             return int(any(self._fails(*pair) for pair in zip(items, [*items[1:], None], strict=True)))
 
-        code = self._fork(run, seconds * 3 + _SPARE_SECONDS)
+        code = self._fork(run, bound(seconds))
         return None if code == 2 else code != 0
 
     def _fails(self, item: pytest.Item, then: pytest.Item | None) -> bool:
@@ -168,11 +168,26 @@ class Warm(Examples):
                 nowhere = os.open(os.devnull, os.O_RDWR)
                 os.dup2(nowhere, 1)
                 os.dup2(nowhere, 2)
-                resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 2))
+                limit(seconds)
                 code = work()
             finally:
                 os._exit(code)
-        return 1 if _hangs(child) else os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return exit_code(child)
+
+
+def bound(seconds: float) -> float:
+    """How much processor time tests may take that take so much without a mutant."""
+    return seconds * 3 + _SPARE_SECONDS
+
+
+def limit(seconds: float) -> None:
+    """Lets this process take so much processor time, and no more."""
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 2))
+
+
+def exit_code(child: int) -> int:
+    """Waits for the end of a process; not 0 where it is killed."""
+    return 1 if _hangs(child) else os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _hangs(child: int) -> bool:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from proof.chaos import rig
@@ -14,6 +20,7 @@ from proof.chaos.ledger import Figures
 from proof.chaos.runner import Run
 from proof.chaos.scenarios import SCENARIOS
 from tests import servers
+from tests.waiting import until
 
 SEED = 20261124
 RATE = 25.0
@@ -30,6 +37,26 @@ async def test_nothing_is_lost_doubled_off_or_stuck(tmp_path: Path, monkeypatch:
     assert {name: figures.problems for name, figures in results.items() if not figures.clean} == {}
     assert list(results) == [scenario.name for scenario in short]
     assert all(figures.ok > 25 for figures in results.values()), table(results, colored=False)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+async def test_a_run_that_is_ended_leaves_nothing_behind(signum: signal.Signals) -> None:
+    with servers.folder() as folder:
+        run = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "proof.chaos", "--only", SCENARIOS[0].name),
+            env={**os.environ, "TMPDIR": str(folder)},
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            await until(lambda: any(folder.glob("twinlog-chaos-*/*")))
+            started = psutil.Process(run.pid).children(recursive=True)
+            run.send_signal(signum)
+            assert await run.wait() == 130
+        finally:
+            with suppress(ProcessLookupError):
+                run.kill()
+        assert not [*folder.glob("twinlog-chaos-*")]
+        assert not [each for each in started if each.is_running()]
 
 
 @pytest.mark.parametrize("colored", [False, True])

@@ -407,3 +407,17 @@ async def test_processes_that_are_killed_after_their_commit(
                     assert before < handled < 60
             async with following(stage):
                 await stage.done()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_checkpoint_that_somebody_set_below_every_event_is_before_the_first(
+    postgres_url: str, database: str, kind: str
+) -> None:
+    async with open_log(postgres_url, database, "own", VIEWS_PACKAGE) as log:
+        stage = Stage(MemoryLog("source"), MemoryDamage("source"), consumer_in(log, "source", kind), log)
+        await log.pool.execute("INSERT INTO checkpoints (consumer, position) VALUES ('tests.source', -5)")
+        async with relaying(stage), following(stage) as cursor:
+            await stage.grow(30)
+            await stage.done()
+            await until(lambda: cursor.problem is None)
+        assert await log.checkpoint("tests.source") == 30

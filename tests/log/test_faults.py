@@ -48,7 +48,7 @@ from twinlog.log.ports import Conflict
 from twinlog.model.errors import WrongSetting
 from twinlog.postgres import connection
 from twinlog.postgres.connection import on_connection, prepared_pool
-from twinlog.postgres.database import connect
+from twinlog.postgres.database import PlacedConnection, connect, connect_placed, connected
 from twinlog.postgres.lease import PostgresLease
 from twinlog.postgres.meaning import LostRace
 from twinlog.postgres.named_queries import QUERIES
@@ -717,3 +717,25 @@ async def written(log: PostgresLog, key: str) -> list[int]:
         for event in await log.read(0, 1000)
         if event.stream == StreamId("journal", key)
     ]
+
+
+async def test_a_database_that_was_made_just_now_and_lets_nobody_in_yet_says_what_is_waited_for(
+    postgres_url: str, empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a pooler, which has heard that there is none and does not ask again at once."""
+    asked = 0
+
+    async def refuses_the_second(url: str) -> PlacedConnection:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise Unavailable("no answer in time")
+        return await connect_placed(url)
+
+    async with connected(postgres_url) as admin:
+        await admin.execute(f'DROP DATABASE "{empty_database}"')
+    monkeypatch.setattr("twinlog.postgres.database.connect_placed", refuses_the_second)
+    made = rf"database {empty_database} was made just now, .*no answer in time.*server_login_retry"
+    with pytest.raises(Unavailable, match=made):
+        await ensure_database(postgres_url, empty_database)
+    assert await ensure_database(postgres_url, empty_database)

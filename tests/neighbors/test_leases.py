@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from unittest.mock import Mock
@@ -195,6 +196,38 @@ def test_a_lease_without_an_answer_for_its_length_says_so_once_and_ends_no_work(
     simulated(waits())
 
 
+class Slow(PostgresLease):
+    """A lease whose renewals reach the database late."""
+
+    def __init__(self, leases: MemoryLeases) -> None:
+        super().__init__(cast(Any, None), "work", "me", seconds=SECONDS)
+        self._leases = leases
+        self.in_flight, self.arrives = asyncio.Event(), asyncio.Event()
+
+    async def take_row(self, name: str, holder: str, seconds: float) -> Answer:
+        if self.mine:
+            self.in_flight.set()
+            await self.arrives.wait()
+        return self._leases.take(name, holder, seconds)
+
+    async def give_up_row(self, name: str, holder: str) -> None:
+        self._leases.give_up(name, holder)
+
+
+@pytest.mark.parametrize("late_by", [0.1, 5.0])
+def test_a_renewal_in_flight_takes_back_no_lease_that_is_given_up(late_by: float) -> None:
+    async def gives_up() -> None:
+        leases = MemoryLeases(lambda: START)
+        lease = Slow(leases)
+        async with holding(lease):
+            await lease.in_flight.wait()
+            asyncio.get_running_loop().call_later(late_by, lease.arrives.set)
+        await asyncio.sleep(2 * late_by)
+        assert not leases.rows
+
+    simulated(gives_up())
+
+
 async def test_a_lease_that_the_database_refuses_shows_and_ends_no_work(log: PostgresLog) -> None:
     """Somebody has added a constraint: that is no reason to end the process, again and again."""
     lease = PostgresLease(log.pool, "work", "me", seconds=SECONDS)
@@ -212,25 +245,37 @@ async def test_leases_of_a_process_leave_half_of_the_connections_to_commands(
     monkeypatch: pytest.MonkeyPatch, connections: int, theirs: int
 ) -> None:
     """Also while their table is locked."""
-    asking, most = 0, 0
+    asking, most = 0, Counter[str]()
 
-    async def take_row(_lease: PostgresLease, _name: str, _holder: str, _seconds: float) -> Answer:
-        nonlocal asking, most
+    async def asked(what: str) -> None:
+        nonlocal asking
         asking += 1
-        most = max(most, asking)
+        most[what] = max(most[what], asking)
         for _ in range(10):
             await asyncio.sleep(0)
         asking -= 1
+
+    async def take_row(_lease: PostgresLease, _name: str, _holder: str, _seconds: float) -> Answer:
+        await asked("take")
         return Answer(True, None)
 
+    async def give_up_row(_lease: PostgresLease, _name: str, _holder: str) -> None:
+        await asked("give up")
+
     monkeypatch.setattr(PostgresLease, "take_row", take_row)
-    monkeypatch.setattr(PostgresLease, "give_up_row", HeldByOne.give_up_row)
+    monkeypatch.setattr(PostgresLease, "give_up_row", give_up_row)
     pool = Mock(get_max_size=Mock(return_value=connections))
-    leases = PostgresLeases(pool, lambda: "me")
-    async with AsyncExitStack() as held:
-        for has_it in [await held.enter_async_context(holding(leases(f"work {each}"))) for each in range(9)]:
+    leases, all_have_it = PostgresLeases(pool, lambda: "me"), asyncio.Barrier(9)
+
+    async def held(name: str) -> None:
+        async with holding(leases(name)) as has_it:
             await has_it.wait()
-    assert most == theirs
+            await all_have_it.wait()
+
+    async with asyncio.TaskGroup() as group:
+        for each in range(9):
+            group.create_task(held(f"work {each}"))
+    assert most == {"take": theirs, "give up": theirs}
 
 
 async def test_a_lease_whose_row_is_locked_holds_up_no_other_of_its_process(log: PostgresLog) -> None:

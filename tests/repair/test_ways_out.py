@@ -116,6 +116,43 @@ async def test_a_stream_ahead_that_lacks_some_of_what_the_log_lost(
     assert (await site.repair())[1].endswith("nothing to repair.")
 
 
+async def test_another_log_of_the_same_name_is_named(site: Site) -> None:
+    """Two services whose log has one name began at once, in two databases: neither is refused at its start."""
+    for log in (site.log, site.other):
+        await identify(log.pool, "shared", "", site.log.name)
+    await grow(site.log, 3)
+    await copied(site)
+    own, other = [str(await log.pool.fetchval("SELECT current_database()")) for log in (site.log, site.other)]
+    for asked, names in (("", other), (own, other), (other, own)):
+        _, said = await site.repair(dry_run=True, database=asked)
+        assert said.startswith(
+            f"Database {names} holds another log {site.log.name} of this installation, too"
+        )
+
+
+async def test_a_dry_run_brings_no_tables_up_to_date_and_says_where_that_is_needed(site: Site) -> None:
+    await grow(site.log, 9)
+    await copied(site)
+    await site.cut(5)
+    other = str(await site.other.pool.fetchval("SELECT current_database()"))
+    lacks = "the tables of database {} lack function move_checkpoint, which a repair applies first"
+    forget = "DELETE FROM schema_functions WHERE name = 'move_checkpoint'"
+    is_there = "SELECT EXISTS (SELECT FROM schema_functions WHERE name = 'move_checkpoint')"
+    await site.other.pool.execute(forget)
+    code, said = await site.repair(dry_run=True)
+    assert (code, lacks.format(other) in said) == (MENDED, True)
+    assert "lost events" in said
+    await site.log.pool.execute(forget)
+    own = await site.database()
+    for database in ("", own):
+        with pytest.raises(Unrepairable, match=lacks.format(own)):
+            await site.repair(dry_run=True, database=database)
+    assert [await log.pool.fetchval(is_there) for log in (site.log, site.other)] == [False, False]
+    code, _ = await site.repair()
+    assert code == MENDED
+    assert [await log.pool.fetchval(is_there) for log in (site.log, site.other)] == [True, True]
+
+
 async def test_all_that_was_lost_is_listed_where_it_is_asked_for_and_erasures_are_named(site: Site) -> None:
     await grow(site.log, 30)
     await copied(site)

@@ -51,7 +51,7 @@ class _CheckpointAdvance(NamedTuple):
 
 _ADVANCE: Forms = {
     "consumer": TEXT,
-    "after": whole(0, MOST_POSITION),
+    "after": whole(-MOST_POSITION, MOST_POSITION),
     "upto": whole(0, MOST_POSITION),
     "event_id": optional(one(UUID, "the UUID of an event")),
 }
@@ -59,6 +59,8 @@ _ADVANCE: Forms = {
 
 class CheckpointAdvance(_CheckpointAdvance):
     """Advances a consumer's checkpoint to ``upto`` if it is still at ``after``.
+
+    One that somebody has set below 0 is before the first event, as 0 is, and advances from where it is.
 
     Raises ValueError unless each part is what it is said to be.
     """
@@ -69,7 +71,7 @@ class CheckpointAdvance(_CheckpointAdvance):
         made = tuple.__new__(cls, (consumer, after, upto, event_id))
         # Looked at part by part only where one is wrong: there is one for each batch.
         known = event_id is None or isinstance(event_id, UUID)
-        whole_numbers = type(after) is type(upto) is int and after >= 0 and upto >= 0
+        whole_numbers = type(after) is type(upto) is int and upto >= 0
         if not known or not whole_numbers or not isinstance(consumer, str):
             refuse_value("CheckpointAdvance", made, _ADVANCE)
         return made

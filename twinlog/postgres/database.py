@@ -204,7 +204,13 @@ async def connect_to_database(
             if not is_missing(error.__cause__):
                 raise
             await _create(server_url, database)
-            connection = await connect_placed(url)
+            try:
+                connection = await connect_placed(url)
+            except Unavailable as unavailable:
+                raise Unavailable(
+                    f"database {database} was made just now, and nobody is let into it yet ({unavailable}); a pooler "
+                    "in between asks the server again after a while (pgbouncer: server_login_retry)"
+                ) from unavailable
         try:
             with outages(address_of(url)):
                 await check(connection, url)

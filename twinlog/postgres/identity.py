@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from uuid import UUID, uuid5
 
 import asyncpg
@@ -124,6 +125,18 @@ async def name_of(pool: Pool) -> str:
     """What the log of a database is called; empty where nobody has said so yet. Raises Unavailable."""
     rows = await fetch(pool, QUERIES["identity"])
     return (rows[0][3] if rows else None) or ""
+
+
+async def namesakes(pools: Mapping[str, Pool], database: str, log: str) -> Sequence[str]:
+    """The databases of the same installation that hold another log of the same name. Raises Unavailable."""
+    own = await identity(pools[database])
+    found = []
+    for each, pool in pools.items():
+        theirs = await identity(pool)
+        alike = own and theirs and own.installation == theirs.installation and own.log_id != theirs.log_id
+        if alike and await name_of(pool) == log:
+            found.append(each)
+    return found
 
 
 async def identity_in(connection: asyncpg.Connection) -> Identity | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import NamedTuple
@@ -25,14 +25,16 @@ from twinlog.model.errors import ConfigurationError, Unavailable, WrongSetting
 from twinlog.model.event import Recorded, known_stream
 from twinlog.postgres.codecs import Connection
 from twinlog.postgres.connection import Pool, connection_of, fetch, on_connection, open_pool
-from twinlog.postgres.database import all_databases, connected, is_missing
+from twinlog.postgres.database import all_databases, connected, is_missing, refused_at_start
 from twinlog.postgres.log import PostgresLog
 from twinlog.postgres.meaning import outages
+from twinlog.postgres.migrations import pending
 from twinlog.postgres.named_queries import QUERIES
 from twinlog.postgres.timeouts import without_timeouts
 from twinlog.postgres.urls import database_url, parted
 from twinlog.postgres.view_builds import quoted
 
+_PACKAGE = "twinlog.postgres.sql"
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '10s'"
 _EVERYTHING = 2**31 - 1
 _CLOCKS = timedelta(minutes=10)
@@ -108,11 +110,32 @@ async def _with_log(connection: Connection) -> Sequence[str]:
     ]
 
 
+async def older(server_url: str, databases: Sequence[str]) -> Mapping[str, str]:
+    """Of the databases whose tables a dry run would have to change before it can read them: why it does not.
+
+    Raises Unavailable, ConfigurationError.
+    """
+    found = {}
+    for each in databases:
+        with refused_at_start(), outages():
+            async with connected(database_url(server_url, each)) as connection:
+                lacks = ", ".join(await pending(connection, _PACKAGE))
+        if lacks:
+            found[each] = (
+                f"a dry run changes nothing, and the tables of database {each} lack {lacks}, which a repair applies "
+                "first. Start its service with this program, or run the `twinlog` of its own version"
+            )
+    return found
+
+
 @asynccontextmanager
-async def opened(server_url: str, database: str) -> AsyncIterator[Pool]:
-    """A pool for a database that has a log, with its schema up to date. Raises Unavailable, ConfigurationError."""
+async def opened(server_url: str, database: str, *, as_it_is: bool = False) -> AsyncIterator[Pool]:
+    """A pool for a database that has a log, with its schema up to date, or ``as_it_is``.
+
+    Raises Unavailable, ConfigurationError.
+    """
     url = database_url(server_url, database)
-    async with open_pool(url, "twinlog.postgres.sql", size=2, waits=False) as pool:
+    async with open_pool(url, *([] if as_it_is else [_PACKAGE]), size=2, waits=False) as pool:
         yield pool
 
 

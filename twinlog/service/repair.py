@@ -26,7 +26,7 @@ from twinlog.model.errors import WrongSetting
 from twinlog.model.event import Recorded
 from twinlog.postgres import repair as postgres
 from twinlog.postgres.connection import Pool
-from twinlog.postgres.identity import identity, name_of
+from twinlog.postgres.identity import identity, name_of, namesakes
 from twinlog.postgres.log import PostgresLog
 from twinlog.service.relink import LEFT, MENDED, NOTHING, relink
 
@@ -81,12 +81,19 @@ async def repair(options: Options, say: Callable[[str], None] = print) -> int:
     client = await reached(options.nats_url, "repair")
     try:
         async with AsyncExitStack() as stack:
+            names = await postgres.databases(options.postgres_url)
+            older = await postgres.older(options.postgres_url, names) if options.dry_run else {}
             pools = {
-                each: await stack.enter_async_context(postgres.opened(options.postgres_url, each))
-                for each in await postgres.databases(options.postgres_url)
+                each: await stack.enter_async_context(
+                    postgres.opened(options.postgres_url, each, as_it_is=options.dry_run)
+                )
+                for each in names
+                if each not in older
             }
             twin = JetStreamTwin(client, name, namespace=options.namespace)
-            database = options.database or await _database(name, twin, pools)
+            database = await _database_but(older, options.database, name, twin, pools)
+            for why in older.values():
+                say(f"Database left out: {why}.")
             if database not in pools:
                 await postgres.has_log(options.postgres_url, database)  # says why nobody gets in
                 raise Unrepairable(log=name, why=f"there is no database {database} with a log")
@@ -98,6 +105,11 @@ async def repair(options: Options, say: Callable[[str], None] = print) -> int:
                 for each, owner in owners.items()
                 if not (owner and own) or owner.installation == own.installation
             }
+            for each in await namesakes(pools, database, name):
+                say(
+                    f"Database {each} holds another log {name} of this installation, too, and a stream is that of one. "
+                    "If a service writes to each, give one of the two another name, or a TWINLOG_NAMESPACE of its own."
+                )
             log = PostgresLog(pools[database], name)
             if options.chain:
                 return await relink(log, say, dry_run=options.dry_run, give_up=options.give_up)
@@ -106,6 +118,21 @@ async def repair(options: Options, say: Callable[[str], None] = print) -> int:
             return await _Repair(options, log, twin, database, siblings, say).run()
     finally:
         await close(client)
+
+
+async def _database_but(
+    older: Mapping[str, str], asked: str, log: str, twin: Twin, pools: Mapping[str, Pool]
+) -> str:
+    """The log's; raises Unrepairable where it is, or may be, an older one."""
+    try:
+        database = asked or await _database(log, twin, pools)
+    except Unrepairable:
+        if not older:
+            raise
+        raise Unrepairable(log=log, why=". ".join(older.values())) from None
+    if database in older:
+        raise Unrepairable(log=log, why=older[database])
+    return database
 
 
 async def _database(log: str, twin: Twin, pools: Mapping[str, Pool]) -> str:
