@@ -25,6 +25,8 @@ class TimelineAudit(RowsAudit):
         self._remedy = remedy
         self._unread: set[int] = set()
         """Positions of events that cannot be read here, of those that are looked at."""
+        self._discarded: dict[int, TimelineRow] = {}
+        """The rows of events that were given up: they are there where the view was made again since."""
 
     def note(self, event: Recorded, message: Message) -> None:
         """Each event has a row."""
@@ -33,6 +35,12 @@ class TimelineAudit(RowsAudit):
     async def follow(self, connection: Connection, decoded: Decoded, upto: int, findings: Findings) -> int:
         """Compares the rows of these events, which follow the position, up to ``upto``; returns how many."""
         self._unread = {event.position for event, messages in decoded if not messages}
+        self._discarded = {
+            position: row
+            for event, messages in decoded
+            if event.position in self._dead_letters.discarded
+            for position, row in _rows(event, messages)
+        }
         expected = {
             position: row
             for event, messages in decoded
@@ -66,7 +74,8 @@ class TimelineAudit(RowsAudit):
         found = {row[1]: TimelineRow(*row) for row in rows}
         unread = {each for each in self._unread if not self._dead_letters.lacks(each)}
         for position in sorted((expected.keys() | found.keys()) - unread):
-            if expected.get(position) != found.get(position):
+            made_again = position in found and self._discarded.get(position) == found[position]
+            if expected.get(position) != found.get(position) and not made_again:
                 self._add(position, difference(expected.get(position), found.get(position)), findings)
 
     async def compare(self, connection: Connection, upto: int, findings: Findings) -> int:

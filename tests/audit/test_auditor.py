@@ -150,7 +150,12 @@ async def test_a_view_is_compared_without_what_is_parked_and_with_what_was_repla
         report = await clean()
         assert report.notes[0] == f"projector.orders gave up {cancelled.address}, which had no effect"
         await shop.sql("shop_views", "UPDATE orders SET state = 9 WHERE order_id = $1", order_id)
-        assert views.EQUAL in (await shop.audit()).counts
+        [wrong] = [each for each in (await shop.audit()).violations if each.check == views.EQUAL]
+        # As its remedy says. A view that is made again handles what was discarded.
+        await shop.sql("shop_views", re.findall(r'"(.*?)"', wrong.remedy)[0])
+        projection = shop.projection("orders")
+        await projection.handle(await shop.events("orders"), await projection.checkpoint())
+        assert (await shop.audit()).violations == []
 
 
 async def test_a_replay_without_its_effect_is_found_by_a_watch(shop: World) -> None:

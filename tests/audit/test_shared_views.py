@@ -74,7 +74,12 @@ def of_log(log: str, text: str, *, minutes: int = 0, key: str = "s") -> list[tup
 
 
 async def audited(
-    stored: Mapping[str, Stay], evolve: Any = said, *, behind: bool = False, parked: int = 0
+    stored: Mapping[str, Stay],
+    evolve: Any = said,
+    *,
+    behind: bool = False,
+    parked: int = 0,
+    discarded: int = 0,
 ) -> tuple[list[str], int]:
     """What is found where rooms say "ab" and, a minute later, payments say "12"; and how many rows were compared."""
     of, table, findings = view(evolve), Table(stored), Findings()
@@ -85,6 +90,8 @@ async def audited(
         letters = DeadLetters(f"hotel.{log}", log)
         if parked and log == "rooms":
             letters.parked[parked] = None  # type: ignore[assignment]
+        if discarded and log == "rooms":
+            letters.discarded[discarded] = None  # type: ignore[assignment]
         part = SharedViewAudit(
             of, table, shared=shared, log=log, dead_letters=letters, database="d", remedy="make it again"
         )
@@ -122,6 +129,13 @@ async def test_what_was_set_aside_is_not_expected() -> None:
     assert await audited({"s": Stay("s", "b12")}, parked=1) == ([], 1)
     found, _ = await audited({"s": Stay("s", "ab12")}, parked=1)
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("text", ["b12", "ab12", "1a2b"])
+async def test_what_was_discarded_is_there_where_the_view_was_made_again(text: str) -> None:
+    assert await audited({"s": Stay("s", text)}, discarded=1) == ([], 1)
+    [found], _ = await audited({"s": Stay("s", f"{text}2")}, discarded=1)
+    assert "said is" in found
 
 
 async def test_nothing_is_judged_while_one_of_the_logs_is_behind_its_checkpoint() -> None:

@@ -24,7 +24,7 @@ from twinlog.jetstream import api
 from twinlog.jetstream import connection as jetstream
 from twinlog.jetstream import delivery as delivery_module
 from twinlog.log import relay
-from twinlog.log.lease import ALWAYS_HELD, Lease
+from twinlog.log.lease import ALWAYS_HELD, HELD_UP, Lease
 from twinlog.log.ports import Handled
 from twinlog.postgres.lease import PostgresLease
 from twinlog.testing import MemoryLog, MemoryViews
@@ -345,7 +345,7 @@ async def test_events_that_take_too_long_are_a_problem(stage: Stage, monkeypatch
         cursor = Cursor(stage.twin, held)
         async with running(cursor):
             await stage.grow(30)
-            await until(lambda: "have been handled for 0 s" in (cursor.problem or ""))
+            await until(lambda: f"have been handled for 0 s; {HELD_UP}" in (cursor.problem or ""))
             held.go_on.set()
             await stage.done()
             await until(lambda: cursor.problem is None)

@@ -6,7 +6,7 @@ been is allowed, the likely ones first. Most folds come to one row in any order,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from heapq import merge
 from itertools import chain, islice, product
@@ -40,6 +40,8 @@ class SharedRows:
         self._parts: list[SharedViewAudit] = []
         self._events: dict[str, dict[str, list[Event]]] = {}
         """By key and consumer."""
+        self._made_anew: dict[str, dict[str, list[Event]]] = {}
+        """Of the rows that discarded events are about, with them: so a view has them that was made again since."""
         self._present: set[str] = set()
         """Keys of the rows that were there when they were compared last."""
         self._touched: set[str] = set()
@@ -53,6 +55,14 @@ class SharedRows:
     def add(self, consumer: str, key: str, event: Recorded, message: Message) -> None:
         """An event of a row."""
         self._events.setdefault(key, {}).setdefault(consumer, []).append((event, message))
+        if key in self._made_anew:
+            self._made_anew[key].setdefault(consumer, []).append((event, message))
+
+    def add_discarded(self, consumer: str, key: str, event: Recorded, message: Message) -> None:
+        """An event of a row that its consumer gave up."""
+        if key not in self._made_anew:
+            self._made_anew[key] = {of: [*events] for of, events in self._events.get(key, {}).items()}
+        self._made_anew[key].setdefault(consumer, []).append((event, message))
 
     async def arrive(
         self, connection: Connection, ready: bool, touched: Iterable[str], findings: Findings
@@ -80,13 +90,26 @@ class SharedRows:
         self._touched = wrong
         if await self._stored.count(connection) != len(self._present):
             for key in await self._stored.keys(connection):
-                if key not in self._events:
+                if key not in self._events and key not in self._made_anew:
                     self._add(key, "no event knows of it", findings)
         return compared
 
     async def _why_not(self, connection: Connection, key: str, found: Any, findings: Findings) -> str:
         """Why the stored row follows from its events in no order; empty where it does, or where that is unknown."""
-        histories = [*self._events.get(key, {}).values()]
+        why = await self._differs(connection, key, self._events.get(key, {}), found, findings)
+        if why and key in self._made_anew:
+            why = await self._differs(connection, key, self._made_anew[key], found, findings)
+        return why
+
+    async def _differs(
+        self,
+        connection: Connection,
+        key: str,
+        events: Mapping[str, Sequence[Event]],
+        found: Any,
+        findings: Findings,
+    ) -> str:
+        histories = [*events.values()]
         likely = [fold(self._view, key, order) for order in likely_orders(histories)]
         if await self._is_one_of(connection, found, likely):
             return ""
@@ -128,6 +151,11 @@ class SharedViewAudit(ViewAudit):
             for key in self._keys(event, message):
                 self._touched.add(key)
                 self._shared.add(self.consumer, key, event, message)
+
+    def _fold_discarded(self, event: Recorded, messages: Iterable[Message]) -> None:
+        for message in messages:
+            for key in self._keys(event, message):
+                self._shared.add_discarded(self.consumer, key, event, message)
 
     async def compare(self, connection: Connection, upto: int, findings: Findings) -> int:
         touched, self._touched = self._touched, set()

@@ -119,6 +119,8 @@ class ViewAudit(RowsAudit):
         self._stored = rows
         self._remedy = remedy
         self._rows: dict[str, Any] = {}
+        self._made_anew: dict[str, Any] = {}
+        """The rows that discarded events are about, with them: so a view has them that was made again since."""
         self._touched: set[str] = set()
         """Keys of the rows to compare."""
         self.judged = True
@@ -143,6 +145,8 @@ class ViewAudit(RowsAudit):
         if self._dead_letters.lacks(event.position):
             # The row has to be what it is without the event.
             self._touched.update(key for one in messages for key in self._keys(event, one))
+            if event.position in self._dead_letters.discarded:
+                self._fold_discarded(event, messages)
             return
         self._fold(event, messages)
         if messages is UNREAD:
@@ -166,13 +170,24 @@ class ViewAudit(RowsAudit):
         for message in messages:
             for key in self._keys(event, message):
                 self._touched.add(key)
-                row = None
-                with suppress(Exception):  # an impossible history, which the log's checks report
-                    row = self._view.after(key, self._rows.get(key), event, message)
+                row = self._after(key, self._rows.get(key), event, message)
                 if row is None:
                     self._rows.pop(key, None)
                 else:
                     self._rows[key] = row
+                if key in self._made_anew:
+                    self._made_anew[key] = self._after(key, self._made_anew[key], event, message)
+
+    def _fold_discarded(self, event: Recorded, messages: Iterable[Message]) -> None:
+        for message in messages:
+            for key in self._keys(event, message):
+                row = self._made_anew.get(key, self._rows.get(key))
+                self._made_anew[key] = self._after(key, row, event, message)
+
+    def _after(self, key: str, row: Any, event: Recorded, message: Message) -> Any:
+        with suppress(Exception):  # an impossible history, which the log's checks report
+            return self._view.after(key, row, event, message)
+        return None
 
     async def compare(self, connection: Connection, upto: int, findings: Findings) -> int:
         """Compares the rows that changed or were wrong since the last time; ``connection`` sees the view exactly at
@@ -182,9 +197,9 @@ class ViewAudit(RowsAudit):
         compared = len(self._touched)
         while chunk := list(islice(waiting, CHUNK)):
             wrong |= await self._compare(connection, chunk, findings)
-        if await self._stored.count(connection) != len(self._rows):
+        if self._made_anew or await self._stored.count(connection) != len(self._rows):
             for key in await self._stored.keys(connection):
-                if key not in self._rows:
+                if key not in self._rows and self._made_anew.get(key) is None:
                     self._add(key, "no event knows of it", findings)
         self._touched = wrong
         return compared
@@ -192,16 +207,22 @@ class ViewAudit(RowsAudit):
     async def _compare(self, connection: Connection, keys: Sequence[str], findings: Findings) -> set[str]:
         """The keys of rows that are not as they have to be, which are reported."""
         found = await self._stored.named(connection, keys)
-        differ = [key for key in keys if self._rows.get(key) != found.get(key)]
-        changed = [key for key in differ if key in self._rows and key in found]
-        expected = (
-            await self._stored.as_stored(connection, [self._rows[key] for key in changed]) if changed else []
-        )
-        same = {key for key, row in zip(changed, expected, strict=True) if row == found[key]}
-        for key in differ:
-            if key not in same:
-                self._add(key, difference(self._rows.get(key), found.get(key)), findings)
-        return set(differ) - same
+        right = await self._right(connection, keys, self._rows, found)
+        others = [key for key in keys if key not in right and key in self._made_anew]
+        right |= await self._right(connection, others, self._made_anew, found)
+        wrong = [key for key in keys if key not in right]
+        for key in wrong:
+            self._add(key, difference(self._rows.get(key), found.get(key)), findings)
+        return set(wrong)
+
+    async def _right(
+        self, connection: Connection, keys: Sequence[str], rows: Mapping[str, Any], found: Mapping[str, Any]
+    ) -> set[str]:
+        """The keys whose stored row is the one of ``rows``."""
+        equal = {key for key in keys if rows.get(key) == found.get(key)}
+        differ = [key for key in keys if key not in equal and rows.get(key) is not None and key in found]
+        stored = await self._stored.as_stored(connection, [rows[key] for key in differ]) if differ else []
+        return equal | {key for key, row in zip(differ, stored, strict=True) if row == found[key]}
 
     def _add(self, key: str, why: str, findings: Findings) -> None:
         if not self.judged:

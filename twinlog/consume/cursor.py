@@ -18,7 +18,7 @@ import structlog
 from twinlog._aio.linger import Linger
 from twinlog._aio.retrying import Randomness, Retrying
 from twinlog._aio.standing import seconds_since
-from twinlog.log.lease import ALWAYS_HELD, Lease
+from twinlog.log.lease import ALWAYS_HELD, HELD_UP, Lease
 from twinlog.log.ports import Handled
 from twinlog.log.system import SystemClock
 from twinlog.log.twin import (
@@ -148,7 +148,7 @@ class Cursor:
         seconds = asyncio.get_running_loop().time() - self._began
         if seconds < _STALLED_SECONDS:
             return None
-        return f"consumer {self._handler.name}: the oldest events have been handled for {seconds:.0f} s"
+        return f"consumer {self._handler.name}: the oldest events have been handled for {seconds:.0f} s; {HELD_UP}"
 
     async def run(self) -> None:
         """Follows the log while the lease is held; survives outages, lost deliveries and moved checkpoints."""
