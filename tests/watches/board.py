@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -106,11 +106,14 @@ class Board:
     def _committed(self, consumer: str, position: int, _changes: Any) -> None:
         self.freshness.changed(consumer, position, ())
 
-    async def settled(self) -> None:
-        """Whoever watches has been told what there is."""
-        watches, looks = self.watches, self.watches.looks
+    async def settled(self, watching: Callable[[], int] = lambda: 0) -> None:
+        """Whoever watches has been told what there is. ``watching``: how many are there, or on their way."""
+        watches = self.watches
         async with asyncio.timeout(60):
             await asyncio.sleep(0)  # who has just come joins
+            while len(watches) < watching():  # who resumes asks the store before
+                await asyncio.sleep(0)
+            looks = watches.looks
             while len(watches) and watches.looks <= looks + 1:
                 self.freshness.changed("tests.left", 0, ())
                 await asyncio.sleep(0)
@@ -181,6 +184,10 @@ class Watcher:
     @property
     def connected(self) -> bool:
         return self._task is not None
+
+    @property
+    def watching(self) -> bool:
+        return self._task is not None and not self._task.done()
 
     async def _watch(self, watches: Watches) -> None:
         token = self.history[-1].token

@@ -71,7 +71,7 @@ class Play:
         await self.crowd[number].disconnect(forget)
 
     async def settle(self) -> None:
-        await self.board.settled()
+        await self.board.settled(lambda: sum(watcher.watching for watcher in self.crowd))
 
     async def restart(self) -> None:
         for watcher in self.crowd:
