@@ -126,12 +126,17 @@ async def test_what_is_held_is_let_in_as_the_gate_opens(
         assert all(call.reply for call in connection.calls)
 
 
-@ahead
-async def test_reads_that_wait_for_a_view_keep_no_others_from_being_answered(
-    monkeypatch: pytest.MonkeyPatch, held: list[Came]
-) -> None:
+@pytest.fixture
+def one_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method begins one call, and holds the others."""
     for name in ("_ENOUGH", "_MANY"):
         monkeypatch.setattr(entrance, name, 1)
+
+
+@ahead
+async def test_reads_that_wait_for_a_view_keep_no_others_from_being_answered(
+    one_at_once: None, held: list[Came]
+) -> None:
     view = Freshness({"view": "log"})
 
     async def get(request: GetOrderRequest, context: Context) -> GetOrderResponse:
@@ -148,12 +153,8 @@ async def test_reads_that_wait_for_a_view_keep_no_others_from_being_answered(
 
 
 @ahead
-async def test_what_is_held_hears_that_the_server_stops(
-    monkeypatch: pytest.MonkeyPatch, held: list[Came]
-) -> None:
+async def test_what_is_held_hears_that_the_server_stops(one_at_once: None, held: list[Came]) -> None:
     """And calls elsewhere: nobody is to wait for a server that is gone to have less to do."""
-    for name in ("_ENOUGH", "_MANY"):
-        monkeypatch.setattr(entrance, name, 1)
 
     async def get(_request: GetOrderRequest, _context: Context) -> GetOrderResponse:
         await forever()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -65,15 +66,21 @@ async def test_a_stream_ahead(site: Site, own: int) -> None:
     assert (await site.repair())[1].endswith("nothing to repair.")
 
 
-@pytest.mark.parametrize("own", [0, 3])
-async def test_a_stream_ahead_that_lacks_messages_before(site: Site, own: int) -> None:
-    """Nobody delivers it as it is, and it has the only copy of what the log lost."""
+async def ahead_with_holes(site: Site, holes: Iterable[int], own: int) -> Sequence[Recorded]:
+    """The log loses what it has after event 12 of 20, and begins so many ``own`` events; the stream loses ``holes``."""
     events = await grow(site.log, 20)
     await copied(site)
-    for hole in (3, 4, 9):
+    for hole in holes:
         await site.damage.remove(hole)
     await site.cut(12)
     await grow(site.log, own, "b")
+    return events
+
+
+@pytest.mark.parametrize("own", [0, 3])
+async def test_a_stream_ahead_that_lacks_messages_before(site: Site, own: int) -> None:
+    """Nobody delivers it as it is, and it has the only copy of what the log lost."""
+    events = await ahead_with_holes(site, (3, 4, 9), own)
     relay = Relay(site.log, site.twin)
     async with running(relay):
         await until(lambda: relay.problem is not None)
@@ -93,12 +100,7 @@ async def test_a_stream_ahead_that_lacks_some_of_what_the_log_lost(
     site: Site, own: int, holes: list[int]
 ) -> None:
     """It is left as it is until somebody lets go of what is in neither: the rest is nowhere else."""
-    await grow(site.log, 20)
-    await copied(site)
-    for hole in holes:
-        await site.damage.remove(hole)
-    await site.cut(12)
-    await grow(site.log, own, "b")
+    await ahead_with_holes(site, holes, own)
     relay = Relay(site.log, site.twin)
     async with running(relay):
         await until(lambda: relay.problem is not None)
