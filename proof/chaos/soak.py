@@ -23,16 +23,18 @@ _LOOK_EVERY_SECONDS = 60.0
 _SETTLE_SECONDS = 60.0
 _WHY = {
     "order_svc": "states of up to 20,000 orders are kept; then the oldest go",
-    "customer_svc": "a customer's state has an entry for each of its orders, settled ones too",
+    "customer_svc": "states of up to 20,000 customers are kept; each has an entry for its orders of two or three weeks",
     "saga_orchestrator": "states of up to 20,000 sagas are kept; then the oldest go",
     "projector": "20,000 rows of each view are kept; then the oldest go",
     "postgres": "shared buffers, up to 128 MB, fill up",
     "nats": "caches of stream blocks, which the server drops by itself",
-    "events": "the history: every event, for good",
-    "requests": "one row a request_id, for good: a retry must find its answer however late",
+    "events": "the history: every event, until it is archived",
+    "requests": "one row a request_id, kept for KEEP_REQUESTS_DAYS",
     "timeline": "one row an event of an order's saga: what GetOrderTimeline shows",
+    "chain": "one row a batch of events: each link proves those before it",
+    "view_changes": "what changed in views, kept for an hour: watches resume from it",
     "timers": "a row for each stream that waits; freed ones are used again",
-    "snapshots": "one a stream of a hundred events and more, written over",
+    "snapshots": "the newest, and one at each 1,000th version, of streams of a hundred events and more",
     "orders": "one row an order",
     "customers": "one row a customer",
     "sagas": "one row a saga",
@@ -112,7 +114,11 @@ def _growth(first: Census, last: Census, requests: int) -> Iterator[str]:
             yield _row(name, first.tables.get(name, 0.0), size, thousands, why)
     for name, size in last.streams.items():
         yield _row(
-            f"stream {name}", first.streams[name], size, thousands, "the log's twin: every event, for good"
+            f"stream {name}",
+            first.streams[name],
+            size,
+            thousands,
+            "the log's twin: every event, until it is trimmed",
         )
     yield f"connections to Postgres: {first.connections} at the start, {last.connections} at the end"
 
