@@ -105,7 +105,7 @@ class PostgresLog(PostgresPast):
         return {"log": self.name, **use_of(self.pool)}
 
     async def append(self, batch: Batch) -> Appended | Conflict:
-        return await on_connection(self.pool, lambda connection: append(connection, batch))
+        return await on_connection(self.pool, lambda connection: self.append_by(connection, batch))
 
     async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
         rows = await on_connection(self.pool, lambda connection: load(connection, wanted))
