@@ -30,11 +30,13 @@ class Site:
         return str(await self.log.pool.fetchval("SELECT current_database()"))
 
     async def repair(
-        self, *, dry_run: bool = False, give_up: bool = False, database: str = ""
+        self, *, dry_run: bool = False, give_up: bool = False, database: str = "", chain: bool = False
     ) -> tuple[int, str]:
         """The exit code, and what is said."""
         said: list[str] = []
-        asked = Options(self.log.name, self.postgres_url, self.nats_url, database, dry_run, give_up)
+        asked = Options(
+            self.log.name, self.postgres_url, self.nats_url, database, dry_run, give_up, chain=chain
+        )
         return await repair(asked, said.append), "\n".join(said)
 
     async def consume(self, upto: Recorded) -> None:

@@ -3,60 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any
+import json
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
-import asyncpg
-from asyncpg.transaction import Transaction
-
+from tests.chain.history import tamper
+from tests.forks import forks
 from tests.kernel.batches import grow
 from tests.repair.site import Site, copied, wrong_with
 from tests.twin.relaying import mirrored, running
 from twinlog import Unavailable
-from twinlog.postgres import repair as postgres
 from twinlog.service.relink import MENDED, NOTHING
-from twinlog.testing.internals import JetStreamTwin, Relay
+from twinlog.service.repair import Options
+from twinlog.testing.internals import Relay
 
 _REPAIRS = 3
 
 
-class Killed(BaseException):
-    """Ends a repair as kill -9 does: the server undoes what is open."""
+class Asked(NamedTuple):
+    """With what a repair is begun."""
 
-
-STEPS: Sequence[tuple[Any, str]] = (
-    (Transaction, "_Transaction__commit"),  # what both ``commit`` and the end of a block call
-    (asyncpg.Connection, "copy_records_to_table"),
-    (postgres, "set_back"),
-    (JetStreamTwin, "delete"),
-)
-"""What changes something. Inside a transaction one step stands for all: whichever it is, the server undoes the same."""
-
-
-@contextmanager
-def killed_before(step: int) -> Iterator[None]:
-    """Ends what is done inside right before its step of that number."""
-    taken = 0
-    before = [(owner, name, getattr(owner, name)) for owner, name in STEPS]
-
-    def counting(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def taking(*arguments: Any, **options: Any) -> Any:
-            nonlocal taken
-            taken += 1
-            if taken == step:
-                raise Killed
-            return await original(*arguments, **options)
-
-        return taking
-
-    try:
-        for owner, name, original in before:
-            setattr(owner, name, counting(original))
-        yield
-    finally:
-        for owner, name, original in before:
-            setattr(owner, name, original)
+    give_up: bool = False
+    chain: bool = False
 
 
 async def lost_tail(site: Site) -> None:
@@ -108,14 +78,29 @@ async def head_astray(site: Site) -> None:
     await site.log.pool.execute("UPDATE log_head SET position = position - 4")
 
 
-DAMAGES: Mapping[Callable[[Site], Awaitable[None]], bool] = {
-    lost_tail: False,
-    foreign_message: False,
-    only_copy: True,
-    given_up: True,
-    head_astray: False,
+async def links_gone(site: Site) -> None:
+    """Of the chain; the rest proves what they were."""
+    await grow(site.log, 9, f"a{await site.log.head()}")
+    await copied(site)
+    await tamper(site.log, "DELETE FROM chain WHERE number = (SELECT max(number) FROM chain)")
+
+
+async def links_changed(site: Site) -> None:
+    """Nothing proves what they were."""
+    await links_gone(site)
+    await tamper(site.log, "UPDATE log_head SET hash = sha256('x')")
+
+
+DAMAGES: Mapping[Callable[[Site], Awaitable[None]], Asked] = {
+    lost_tail: Asked(),
+    foreign_message: Asked(),
+    only_copy: Asked(give_up=True),
+    given_up: Asked(give_up=True),
+    head_astray: Asked(),
+    links_gone: Asked(chain=True),
+    links_changed: Asked(give_up=True, chain=True),
 }
-"""Each with whether what is lost has to be given up."""
+"""Each with what the repair that mends it is asked."""
 
 
 async def ended(site: Site) -> list[str]:
@@ -128,16 +113,19 @@ async def ended(site: Site) -> list[str]:
     return [*left, *await wrong_with(site), *([f"a consumer at {at} of {head}"] if at > head else [])]
 
 
-async def test_a_repair_that_is_killed_at_each_step_is_begun_again(site: Site) -> None:
-    database, found = await site.database(), {}
-    for damage, give_up in DAMAGES.items():
+async def test_a_repair_that_is_killed_at_each_step_is_begun_again(site: Site, tmp_path: Path) -> None:
+    """By kill -9, before each statement, each commit and each change of the stream."""
+    step, found = tmp_path / "step", dict[str, object]()
+    options = Options(site.log.name, site.postgres_url, site.nats_url, await site.database())
+    for damage, asked in DAMAGES.items():
         await damage(site)
-        killed, code = 0, None
-        while code is None:
-            with suppress(Killed), killed_before(killed + 1):
-                code, _ = await site.repair(give_up=give_up, database=database)
-            killed += code is None
-        assert (code, killed > 0) == (MENDED, True)
+        arguments = json.dumps(options._replace(**asked._asdict())._asdict()), str(step)
+        ends: list[int] = []
+        async with forks("tests.repair.process", *arguments) as repairs:
+            while not ends or ends[-1] == -signal.SIGKILL:
+                step.write_text(str(len(ends) + 1))
+                ends.append(await repairs.ended(await repairs.start()))
+        assert (ends[-1], len(ends) > 1) == (MENDED, True), (damage, ends)
         found[damage.__name__] = await ended(site)
     assert found == {damage.__name__: [] for damage in DAMAGES}
 
@@ -145,17 +133,17 @@ async def test_a_repair_that_is_killed_at_each_step_is_begun_again(site: Site) -
 async def test_repairs_at_once_do_what_one_does(site: Site) -> None:
     database, found = await site.database(), {}
 
-    async def one(give_up: bool) -> None:
+    async def one(asked: Asked) -> None:
         while True:
             try:
-                await site.repair(give_up=give_up, database=database)
+                await site.repair(give_up=asked.give_up, chain=asked.chain, database=database)
             except Unavailable:  # the log has changed meanwhile; try again
                 continue
             return
 
-    for damage, give_up in DAMAGES.items():
+    for damage, asked in DAMAGES.items():
         await damage(site)
         async with running(Relay(site.log, site.twin)):
-            await asyncio.gather(*(one(give_up) for _ in range(_REPAIRS)))
+            await asyncio.gather(*(one(asked) for _ in range(_REPAIRS)))
         found[damage.__name__] = await ended(site)
     assert found == {damage.__name__: [] for damage in DAMAGES}
