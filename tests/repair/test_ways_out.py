@@ -19,6 +19,7 @@ from tests.twin.relaying import mirrored, running
 from tests.waiting import until
 from twinlog import Recorded
 from twinlog.log.repair import GivenUp, Unrepairable
+from twinlog.postgres import repair as postgres
 from twinlog.postgres.archiving import Rule, archive
 from twinlog.postgres.identity import NotThatLog, identify
 from twinlog.service.relink import LEFT, MENDED, NOTHING
@@ -27,6 +28,7 @@ from twinlog.testing.internals import (
     Batch,
     JetStreamTwin,
     NatsClient,
+    Pool,
     RandomIds,
     Relay,
     open_log,
@@ -39,6 +41,28 @@ async def test_a_sound_log_is_left_alone(site: Site) -> None:
     assert await site.repair(dry_run=True) == (NOTHING, (await site.repair())[1])
     assert "nothing to repair" in (await site.repair())[1]
     assert await site.log.era() == 0
+
+
+async def test_a_consumer_that_goes_on_while_it_is_looked_at_is_not_beyond_its_log(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a log that is sound and busy; set back, it would do again what it has done."""
+    await grow(site.log, 3)
+    await copied(site)
+    original, moved = postgres.followers, 0
+
+    async def busy(pool: Pool, log: str) -> Sequence[postgres.FollowerState]:
+        nonlocal moved
+        newest = (await grow(site.log, 2))[-1]
+        await copied(site)
+        await site.consume(newest)
+        moved += 1
+        return await original(pool, log)
+
+    monkeypatch.setattr(postgres, "followers", busy)
+    code, said = await site.repair(give_up=True)
+    assert moved
+    assert (code, said.endswith("nothing to repair.")) == (NOTHING, True), said
 
 
 @pytest.mark.parametrize("own", [0, 3, 30])

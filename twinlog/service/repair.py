@@ -263,8 +263,11 @@ class _Repair:
 
     async def _accept(self, found: Difference, astray: bool) -> int:
         """Takes the log as it is: what it lacks is gone, or was of use to nobody else."""
-        head = await self.log.last()
-        back = [one async for one in self._astray(found, head)]
+        known = [one async for one in self._followers()]
+        head = (
+            await self.log.last()
+        )  # they go on meanwhile, and are beyond none that was asked for after them
+        back = [one async for one in self._astray(found, head, known)]
         if gap := await self.log.first_gap():
             return self._leave_gap(*gap, in_stream=bool(found.since))
         if not (found.since or found.damaged or back or astray):
@@ -353,12 +356,16 @@ class _Repair:
                 f"have. It goes back to {one.back_to}; what it did for events after that stays."
             )
 
-    async def _astray(self, found: Difference, head: int) -> AsyncIterator[_Follower]:
-        """The consumers that have handled what the log does not have."""
-        known: list[tuple[str, postgres.FollowerState, bool]] = []
+    async def _followers(self) -> AsyncIterator[tuple[str, postgres.FollowerState, bool]]:
+        """The consumers of the log, each with its database and whether the log has what it handled last."""
         for database, pool in self.pools.items():
             for one in await postgres.followers(pool, self.log.name):
-                known.append((database, one, await self._in_log(one.event_position, one.event_id)))
+                yield database, one, await self._in_log(one.event_position, one.event_id)
+
+    async def _astray(
+        self, found: Difference, head: int, known: Sequence[tuple[str, postgres.FollowerState, bool]]
+    ) -> AsyncIterator[_Follower]:
+        """Those that have handled what the log does not have."""
         sure = [one.event_position or 0 for _, one, right in known if right and one.event_position]
         lost = [one.event_id for _, one, right in known if one.event_id and not right]
         agreed = found.since - 1 if found.since else max(sure, default=0)
