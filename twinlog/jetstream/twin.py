@@ -73,6 +73,7 @@ class JetStreamTwin:
         self.name = named(namespace, log)
         self._client = client
         self._manager = client.jsm(timeout=api.REQUEST_TIMEOUT_SECONDS)
+        self._namespace = namespace
         self._prefix = self.name.removesuffix(log)
         self._subjects = [f"{self.name}.*.*.*"]
         self._replicas = replicas
@@ -85,6 +86,10 @@ class JetStreamTwin:
         self._doubtful: dict[int, Recorded] = {}
         """By position: among them may be one that was refused although those behind it were stored."""
         self._weighing = Weighing()
+
+    def of(self, log: str) -> JetStreamTwin:
+        """That of another log, of the same namespace and anybody's."""
+        return JetStreamTwin(self._client, log, namespace=self._namespace)
 
     @property
     def most_bytes(self) -> int:

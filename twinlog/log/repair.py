@@ -251,12 +251,26 @@ def _handled(events: Sequence[Recorded]) -> Mapping[str, int]:
     return dict(reached)
 
 
+def gone(shared: int) -> UUID:
+    """What a checkpoint remembers of an event that was handled, and that neither its log nor the stream of that has.
+
+    No event has such an id. ``shared``: the last position of which the consumer's event is there still; 0: of none.
+    """
+    return UUID(int=shared)
+
+
+def shared_before(event_id: UUID | None) -> int | None:
+    """What was said of an event that is gone; None of any other."""
+    return event_id.int if event_id and event_id.int < 2**63 else None
+
+
 def before_all(event_ids: Sequence[UUID]) -> datetime | None:
     """A time at which none of some events was there, as far as their ids tell it, which have it where they are made by
     Twinlog (RFC 9562, version 7); a log that was set back has only shared events from before then."""
-    if not event_ids or any(id.version != 7 for id in event_ids):
+    known = [id for id in event_ids if shared_before(id) is None]
+    if not known or any(id.version != 7 for id in known):
         return None
-    return datetime.fromtimestamp(min(id.int >> 80 for id in event_ids) / 1_000, UTC) - _CLOCKS
+    return datetime.fromtimestamp(min(id.int >> 80 for id in known) / 1_000, UTC) - _CLOCKS
 
 
 def notes_of_given_up(

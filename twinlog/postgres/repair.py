@@ -162,12 +162,17 @@ async def planned(log: PostgresLog, found: Difference) -> Plan:
     return await on_connection(log.pool, lambda connection: _plan(connection, log, found))
 
 
-async def carry_out(log: PostgresLog, found: Difference) -> Plan:
-    """Repairs a log, in one transaction, and says what it did. Raises Unavailable, ConfigurationError."""
+async def carry_out(
+    log: PostgresLog, found: Difference, handled: Mapping[tuple[str, int], UUID] | None = None
+) -> Plan:
+    """Repairs a log, in one transaction, and says what it did. Raises Unavailable, ConfigurationError.
+
+    ``handled``: the ids of events that consumers have handled, by consumer and position.
+    """
     async with _as_the_owner(log.pool) as connection:
         await connection.execute(QUERIES["place_head"])  # wherever it was
         made = await _plan(connection, log, found)
-        await _write(connection, made)
+        await _write(connection, made, handled or {})
         return made
 
 
@@ -252,7 +257,7 @@ async def _plan(connection: Connection, log: PostgresLog, found: Difference) -> 
     )
 
 
-async def _write(connection: Connection, made: Plan) -> None:
+async def _write(connection: Connection, made: Plan, handled: Mapping[tuple[str, int], UUID]) -> None:
     await connection.execute(QUERIES["repair_begin"])
     await connection.execute(QUERIES["repair_give_up"], [event.position for event in made.given_up])
     await connection.execute(QUERIES["repair_chain"], made.since)
@@ -266,7 +271,10 @@ async def _write(connection: Connection, made: Plan) -> None:
         QUERIES["repair_requests"], made.since, list(made.moved), list(made.moved.values())
     )
     await connection.execute(
-        QUERIES["repair_checkpoints"], list(made.checkpoints), list(made.checkpoints.values())
+        QUERIES["repair_checkpoints"],
+        list(made.checkpoints),
+        list(made.checkpoints.values()),
+        [handled.get(each) for each in made.checkpoints.items()],
     )
     streams = sorted(made.streams)
     types, ids = [stream.type for stream in streams], [stream.id for stream in streams]

@@ -19,6 +19,7 @@ from twinlog.log.repair import (
     Unrepairable,
     before_all,
     difference,
+    shared_before,
 )
 from twinlog.log.twin import Twin, TwinMissing
 from twinlog.log.wire import event_id_of
@@ -28,6 +29,7 @@ from twinlog.postgres import repair as postgres
 from twinlog.postgres.connection import Pool
 from twinlog.postgres.identity import identity, name_of, namesakes
 from twinlog.postgres.log import PostgresLog
+from twinlog.service.handled import Handled, goes_on, handled, has_handled
 from twinlog.service.relink import LEFT, MENDED, NOTHING, relink
 
 _SHOWN = 20
@@ -164,7 +166,7 @@ class _Repair:
 
     options: Options
     log: PostgresLog
-    twin: Twin
+    twin: JetStreamTwin
     database: str
     pools: Mapping[str, Pool]
     say: Callable[[str], None]
@@ -196,23 +198,23 @@ class _Repair:
             self.say(f"Restore a database that has them; or {_GIVE_UP}.")
             return LEFT
         made = await postgres.planned(self.log, found)
-        self._tell(made)
+        done = await handled(made, self.log.pool, self.pools, self.twin.of)
+        self._tell(made, done)
         await self._tell_gone(found.state.last, astray)
         await self._tell_effects(made.restored)
         if self.options.dry_run:
             self.say("Nothing was changed: this was a dry run.")
             return MENDED
-        made = await postgres.carry_out(self.log, found)
+        made = await postgres.carry_out(self.log, found, done)
         if found.damaged:
             await self.twin.delete()
         self.say(f"Log {self.log.name} is repaired; the relay copies what is new.")
         return MENDED
 
-    def _tell(self, made: Plan) -> None:
-        own = self.log.name
+    def _tell(self, made: Plan, done: Handled) -> None:
         first, last = made.restored[0], made.restored[-1]
         self.say(
-            f"The log in {self.database} lost events {own}/{first.position} to {last.position}, "
+            f"The log in {self.database} lost events {first.address} to {last.position}, "
             f"recorded from {first.recorded_at:%F %T} to {last.recorded_at:%F %T} UTC; the stream has them all."
         )
         self._list("They are put back at their positions:", made.restored)
@@ -225,7 +227,7 @@ class _Repair:
             made.given_up,
         )
         for consumer, position in sorted(made.checkpoints.items()):
-            self.say(f"Consumer {consumer} goes on after event {position}.")
+            self.say(goes_on(consumer, position, done))
         self.say("The outcomes of the lost requests are gone: a client that repeats one is answered anew.")
         if keys := self.options.keys:
             self.say(
@@ -360,13 +362,14 @@ class _Repair:
         """The consumers of the log, each with its database and whether the log has what it handled last."""
         for database, pool in self.pools.items():
             for one in await postgres.followers(pool, self.log.name):
-                yield database, one, await self._in_log(one.event_position, one.event_id)
+                yield database, one, await has_handled(self.log, one)
 
     async def _astray(
         self, found: Difference, head: int, known: Sequence[tuple[str, postgres.FollowerState, bool]]
     ) -> AsyncIterator[_Follower]:
         """Those that have handled what the log does not have."""
-        sure = [one.event_position or 0 for _, one, right in known if right and one.event_position]
+        sure = [one.event_position or 0 for _, one, right in known if right]
+        sure += [shared_before(one.event_id) or 0 for _, one, _ in known]
         lost = [one.event_id for _, one, right in known if one.event_id and not right]
         agreed = found.since - 1 if found.since else max(sure, default=0)
         if not found.since and (time := before_all(lost)):
@@ -378,11 +381,6 @@ class _Repair:
             ):
                 gone = (0, None) if right else (one.event_position or 0, one.event_id)
                 yield _Follower(database, one.consumer, one.position, min(agreed, head), *gone)
-
-    async def _in_log(self, position: int | None, event_id: UUID | None) -> bool:
-        if position is None:
-            return False
-        return any(event.event_id == event_id for event in await self.log.read(position - 1, 1))
 
     def _list(self, title: str, events: Sequence[Recorded]) -> None:
         if not events:

@@ -419,10 +419,14 @@ WITH moved AS (SELECT * FROM unnest($2::bigint[], $3::bigint[]) AS m (before, af
 UPDATE requests r SET position = m.after FROM moved m WHERE r.position = m.before;
 
 -- name: repair_checkpoints
--- Where consumers have to stand. What they are known to have handled beyond is another event from now on.
-INSERT INTO checkpoints (consumer, position) SELECT * FROM unnest($1::text[], $2::bigint[])
+-- Where consumers have to stand, and the events there that they have handled, where that is known. What they are known to
+-- have handled beyond is another event from now on.
+INSERT INTO checkpoints AS c (consumer, position, event_position, event_id)
+SELECT s.consumer, s.position, CASE WHEN s.event_id IS NOT NULL THEN s.position END, s.event_id
+  FROM unnest($1::text[], $2::bigint[], $3::uuid[]) AS s (consumer, position, event_id)
 ON CONFLICT (consumer) DO UPDATE SET position = excluded.position,
-       event_id = CASE WHEN checkpoints.event_position <= excluded.position THEN checkpoints.event_id END;
+       event_position = coalesce(excluded.event_position, c.event_position),
+       event_id = coalesce(excluded.event_id, CASE WHEN c.event_position <= excluded.position THEN c.event_id END);
 
 -- name: repair_set_back
 -- Sets a consumer back from a position. 0.1.0 moves on without noting an event, so none that may be gone stays noted.
