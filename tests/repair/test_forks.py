@@ -33,6 +33,7 @@ from twinlog.log.repair import (
     notes_of_given_up,
     only_notes_of_projections,
     plan,
+    shared_by,
 )
 from twinlog.log.snapshots import Snapshots
 from twinlog.log.states import StateCache
@@ -404,6 +405,17 @@ def test_what_is_given_up_is_noted_in_the_place_of_all_of_it(last: int, position
     assert [note.position for note in notes] == positions
     assert [note.version for note in notes] == [position - 7 for position in positions]
     assert {given_up(note) for note in notes} == {(8, last)}
+
+
+def test_who_follows_what_came_to_the_places_of_lost_events_proves_nothing_of_them() -> None:
+    def made(ms: int) -> UUID:
+        return UUID(int=ms << 80 | 7 << 76 | 2 << 62)
+
+    lost = [(20, made(20)), (30, made(30))]
+    assert shared_by([(5, made(5)), (12, made(12)), (14, made(40)), (50, made(90))], lost) == 12
+    assert shared_by([(5, uuid4()), (25, uuid4())], [(20, uuid4())]) == 5
+    assert shared_by([(5, made(5)), (50, made(50))], []) == 50
+    assert shared_by([], lost) == 0
 
 
 def test_ids_tell_when_none_of_their_events_was_there() -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
 from tests.kernel.batches import METADATA, append, batch, counter
 from tests.repair.site import Site, copied
-from twinlog import Recorded
-from twinlog.log.repair import gone
+from twinlog import Metadata, Recorded
+from twinlog.log.repair import is_gone
 from twinlog.postgres.identity import identify
 from twinlog.service.relink import LEFT, MENDED, NOTHING
-from twinlog.testing.internals import CheckpointAdvance, JetStreamTwin, NatsClient, PostgresLog
+from twinlog.testing.internals import Batch, CheckpointAdvance, JetStreamTwin, NatsClient, PostgresLog
 
 CAUSES, LOST = 9, 4
 
@@ -44,7 +45,7 @@ async def two(site: Site, nats: NatsClient, stream: str) -> Two:
     await identify(causes.log.pool, "mine", "", name)
     two = Two(**vars(site), causes=causes)
     for number in range(1, CAUSES + 1):
-        await effect(two, await cause(two, f"one {number}"))
+        await effect(two, await cause(two, f"one {number}", number))
     await copied(site)
     await copied(causes)
     await two.cut(CAUSES - LOST)
@@ -56,13 +57,27 @@ async def two(site: Site, nats: NatsClient, stream: str) -> Two:
     return two
 
 
-async def cause(two: Two, correlation: str) -> Recorded:
+async def cause(two: Two, correlation: str, minute: int = 60) -> Recorded:
     log = two.causes.log
     head = await log.head()
     written = batch((counter(f"{head}"), 0, 1))
-    said = METADATA._replace(correlation_id=correlation)
-    await append(log, replace(written, events=[each._replace(metadata=said) for each in written.events]))
+    await append(log, at(minute, written, METADATA._replace(correlation_id=correlation)))
     return (await log.read(head, 1))[0]
+
+
+def at(minute: int, written: Batch, said: Metadata) -> Batch:
+    """What is written at a time, with what is said of it."""
+    events = [each._replace(metadata=said) for each in written.events]
+    return replace(written, events=events, recorded_at=written.recorded_at + timedelta(minutes=minute))
+
+
+async def others(two: Two) -> None:
+    """Other causes come to the places of those that are gone, and somebody follows them."""
+    newest = [await cause(two, "another") for _ in range(LOST + 2)][-1]
+    await copied(two.causes)
+    other = f"views.{two.causes.log.name}"
+    after = await two.log.checkpoint(other)
+    await append(two.log, batch(advances=[CheckpointAdvance(other, after, newest.position, newest.event_id)]))
 
 
 async def effect(two: Two, of: Recorded) -> None:
@@ -71,7 +86,7 @@ async def effect(two: Two, of: Recorded) -> None:
     advance = CheckpointAdvance(two.consumer, after, of.position, of.event_id)
     written = batch((counter(f"of {of.event_id}"), 0, 1), advances=[advance])
     said = of.metadata._replace(causation_id=of.address, actor="svc")
-    await append(two.log, replace(written, events=[each._replace(metadata=said) for each in written.events]))
+    await append(two.log, at(of.position, written, said))
 
 
 async def nothing(two: Two) -> None:
@@ -98,9 +113,7 @@ async def both(two: Two) -> None:
 async def both_and_overtaken(two: Two) -> None:
     """Nobody has them, and others are in their places."""
     await both(two)
-    for _ in range(LOST + 2):
-        await cause(two, "another")
-    await copied(two.causes)
+    await others(two)
 
 
 FATES: Mapping[Callable[[Two], Awaitable[None]], bool] = {
@@ -121,7 +134,8 @@ async def test_a_repair_notes_the_events_that_consumers_have_handled(
     await fate(two)
     code, said = await two.repair(database=await two.database())
     assert code == MENDED
-    assert await two.note() == (CAUSES, last.event_id if FATES[fate] else gone(CAUSES - LOST))
+    position, event_id = await two.note()
+    assert (position, event_id == last.event_id, is_gone(event_id)) == (CAUSES, FATES[fate], not FATES[fate])
     assert (f"Nobody has that event any more: `twinlog repair {two.causes.log.name} " in said) != FATES[fate]
 
 
@@ -135,9 +149,7 @@ async def test_a_consumer_of_what_nobody_has_is_set_back_by_what_is_printed(
     if not overtaken:  # the command tells at once, and as well when others have come to their places
         database = await two.causes.database()
         assert (await two.causes.repair(database=database, dry_run=True))[0] == LEFT
-        for _ in range(LOST + 2):
-            await cause(two, "another")
-        await copied(two.causes)
+        await others(two)
     database = await two.causes.database()
     code, said = await two.causes.repair(database=database, dry_run=True)
     assert (code, f"has handled event {CAUSES}, which the log does not have" in said) == (LEFT, True), said

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -251,26 +251,40 @@ def _handled(events: Sequence[Recorded]) -> Mapping[str, int]:
     return dict(reached)
 
 
-def gone(shared: int) -> UUID:
-    """What a checkpoint remembers of an event that was handled, and that neither its log nor the stream of that has.
+def gone(effect: Recorded) -> UUID:
+    """What a checkpoint remembers of the cause of an effect, where neither its log nor the stream of that has it.
 
-    No event has such an id. ``shared``: the last position of which the consumer's event is there still; 0: of none.
+    No event has such an id, which tells the time of the effect: when it was recorded, the cause was still there.
     """
-    return UUID(int=shared)
+    ms = int(effect.recorded_at.timestamp() * 1_000)
+    return UUID(int=ms << 80 | 7 << 76 | 2 << 62)
 
 
-def shared_before(event_id: UUID | None) -> int | None:
-    """What was said of an event that is gone; None of any other."""
-    return event_id.int if event_id and event_id.int < 2**63 else None
+def is_gone(event_id: UUID | None) -> bool:
+    """Whether that is what an id says."""
+    return event_id is not None and not event_id.int & ~(2**48 - 1 << 80) ^ (7 << 76 | 2 << 62)
+
+
+def shared_by(stand: Iterable[tuple[int, UUID]], lost: Sequence[tuple[int, UUID]]) -> int:
+    """The last position at which a consumer stands that a log had before it was set back.
+
+    ``stand``: positions and ids of events that it has. ``lost``: of those that are gone, which were made before any
+    that came to their places. 0: none is known.
+    """
+    first = min((position for position, _ in lost), default=2**63)
+    ids = [id.int for _, id in lost]
+    earliest = min(ids) >> 80 if all(id.version == 7 for _, id in lost) and ids else 2**48
+    return max(
+        (at for at, id in stand if at < first and (id.version != 7 or id.int >> 80 <= earliest)), default=0
+    )
 
 
 def before_all(event_ids: Sequence[UUID]) -> datetime | None:
     """A time at which none of some events was there, as far as their ids tell it, which have it where they are made by
     Twinlog (RFC 9562, version 7); a log that was set back has only shared events from before then."""
-    known = [id for id in event_ids if shared_before(id) is None]
-    if not known or any(id.version != 7 for id in known):
+    if not event_ids or any(id.version != 7 for id in event_ids):
         return None
-    return datetime.fromtimestamp(min(id.int >> 80 for id in known) / 1_000, UTC) - _CLOCKS
+    return datetime.fromtimestamp(min(id.int >> 80 for id in event_ids) / 1_000, UTC) - _CLOCKS
 
 
 def notes_of_given_up(

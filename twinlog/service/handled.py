@@ -12,26 +12,21 @@ from uuid import UUID
 
 from twinlog.jetstream.twin import JetStreamTwin
 from twinlog.log.archive import ArchiveUnavailable
-from twinlog.log.repair import Plan, caused_by, gone, shared_before
+from twinlog.log.repair import Plan, caused_by, gone, is_gone
 from twinlog.log.twin import TwinDamaged, event_in
 from twinlog.model.errors import WrongSetting
 from twinlog.model.event import Recorded
 from twinlog.postgres.connection import Pool
 from twinlog.postgres.identity import name_of
 from twinlog.postgres.log import PostgresLog
-from twinlog.postgres.repair import FollowerState, followers
+from twinlog.postgres.repair import FollowerState
 
 Handled = Mapping[tuple[str, int], UUID]
 """The ids of events, by consumer and position."""
 
 
-async def handled(
-    made: Plan, own: Pool, pools: Mapping[str, Pool], twin_of: Callable[[str], JetStreamTwin]
-) -> Handled:
-    """What the consumers in the database ``own`` that a plan sets have handled, as far as that can be known.
-
-    Raises Unavailable.
-    """
+async def handled(made: Plan, pools: Mapping[str, Pool], twin_of: Callable[[str], JetStreamTwin]) -> Handled:
+    """What the consumers that a plan sets have handled, as far as that can be known. Raises Unavailable."""
     named = [(await name_of(pool), pool) for pool in pools.values()]
     effects = {caused_by(event): event for event in made.restored}
     found: dict[tuple[str, int], UUID] = {}
@@ -46,16 +41,8 @@ async def handled(
                         break
                 else:
                     if logs:  # else its log is on another server
-                        found[consumer, position] = gone(await _shared(own, consumer, logs))
+                        found[consumer, position] = gone(effect)
     return found
-
-
-async def _shared(own: Pool, consumer: str, logs: Sequence[PostgresLog]) -> int:
-    """Where a consumer stood before, if one of some logs has the event that it remembers."""
-    for one in await followers(own, logs[0].name):
-        if one.consumer == consumer and any([await has_handled(log, one) for log in logs]):
-            return one.event_position or 0
-    return 0
 
 
 async def has_handled(log: PostgresLog, one: FollowerState) -> bool:
@@ -68,7 +55,7 @@ async def has_handled(log: PostgresLog, one: FollowerState) -> bool:
 def goes_on(consumer: str, position: int, done: Handled) -> str:
     """Says where a consumer goes on."""
     said = f"Consumer {consumer} goes on after event {position}."
-    if shared_before(done.get((consumer, position))) is None:
+    if not is_gone(done.get((consumer, position))):
         return said
     log = consumer.rpartition(".")[2]
     return f"{said} Nobody has that event any more: `twinlog repair {log} --dry-run` says what to do."

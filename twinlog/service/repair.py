@@ -19,7 +19,7 @@ from twinlog.log.repair import (
     Unrepairable,
     before_all,
     difference,
-    shared_before,
+    shared_by,
 )
 from twinlog.log.twin import Twin, TwinMissing
 from twinlog.log.wire import event_id_of
@@ -198,7 +198,7 @@ class _Repair:
             self.say(f"Restore a database that has them; or {_GIVE_UP}.")
             return LEFT
         made = await postgres.planned(self.log, found)
-        done = await handled(made, self.log.pool, self.pools, self.twin.of)
+        done = await handled(made, self.pools, self.twin.of)
         self._tell(made, done)
         await self._tell_gone(found.state.last, astray)
         await self._tell_effects(made.restored)
@@ -368,11 +368,11 @@ class _Repair:
         self, found: Difference, head: int, known: Sequence[tuple[str, postgres.FollowerState, bool]]
     ) -> AsyncIterator[_Follower]:
         """Those that have handled what the log does not have."""
-        sure = [one.event_position or 0 for _, one, right in known if right]
-        sure += [shared_before(one.event_id) or 0 for _, one, _ in known]
-        lost = [one.event_id for _, one, right in known if one.event_id and not right]
-        agreed = found.since - 1 if found.since else max(sure, default=0)
-        if not found.since and (time := before_all(lost)):
+        there = [(one.event_position or 0, one.event_id, right) for _, one, right in known]
+        sure = [(at, event_id) for at, event_id, right in there if event_id and right]
+        lost = [(at, event_id) for at, event_id, right in there if event_id and not right]
+        agreed = found.since - 1 if found.since else shared_by(sure, lost)
+        if not found.since and (time := before_all([event_id for _, event_id in lost])):
             agreed = max(agreed, await self.log.position_at(time))
         for database, one, right in known:
             astray = one.position > head or (found.since and one.position >= found.since)
