@@ -22,6 +22,8 @@ from proof.mutants.warm import ROOT, Reached, Warm
 
 SURVIVORS, AIMED = (Path(__file__).with_name(name) for name in ("survivors.toml", "aimed.toml"))
 _ROOMS = ("twinlog/model", "twinlog/log", "twinlog/consume")
+_KEPT = ROOT / ".data" / "mutants"
+"""Where the next run finds what this one did."""
 
 
 def reasons() -> Mapping[str, str]:
@@ -39,13 +41,13 @@ def main() -> int:
     args = _arguments()
     every = [
         (str(path.relative_to(ROOT)), number)
-        for room in args.rooms
+        for room in _ROOMS
         for path in sorted((ROOT / room).glob("*.py"))
         for number in range(1, count(path.read_text()) + 1)
     ]
     by_hands = [by_hand(source=(ROOT / each["path"]).read_text(), **each) for each in aimed()]
     sample = random.Random(args.seed).sample(every, len(every))
-    kept = Kept(args.keep, args.rooms, args.tests, args.seconds)
+    kept = Kept(_KEPT, args.tests, args.seconds)
     found: dict[str, bool] = {}
     wanted = "some" if args.only else len(by_hands) + min(args.count, len(every))
 
@@ -66,7 +68,7 @@ def main() -> int:
             print(f"{number} of {wanted}, {minutes:.0f} min: {said} {changed.name}", flush=True)
 
     print("Collecting the fast tests, and running them once to see what each of them reaches …", flush=True)
-    failed = Warm(args.rooms, run).collect(*args.tests, measure=not kept.reached())
+    failed = Warm(_ROOMS, run).collect(*args.tests, measure=not kept.reached())
     unlisted = _summarize(found, f"{len(found)} of {len(every)} mutants, seed {args.seed}")
     return 1 if unlisted or failed or not found else 0
 
@@ -86,11 +88,7 @@ def _arguments() -> argparse.Namespace:
     asked.add_argument(
         "--seconds", type=float, default=20, help="of processor time: of the tests of one mutant"
     )
-    asked.add_argument("--rooms", nargs="*", default=_ROOMS, help=f"of these folders; default: {_ROOMS}")
     asked.add_argument("--tests", nargs="*", default=[], help="only the fast ones of these folders")
-    asked.add_argument(
-        "--keep", type=Path, default=ROOT / ".data/mutants", help="where the next run finds what this one did"
-    )
     return asked.parse_args()
 
 

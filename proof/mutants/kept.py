@@ -18,6 +18,7 @@ _FOLDERS = (
     "customer_svc",
     "saga_orchestrator",
     "projector",
+    "stack",
     "proof",
 )
 

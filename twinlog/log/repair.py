@@ -25,6 +25,8 @@ from twinlog.v1.event_pb2 import EventsGivenUp
 GIVEN_UP = "given_up"
 """The type of the stream, one in a log, of what a repair notes in the place of events that are gone."""
 _BATCH = 1_000
+_GONE = 7 << 76 | 2 << 62
+"""A UUID of version 7 without anything random, below its 48 bits of time."""
 _CLOCKS = timedelta(seconds=1)
 """More than the clocks of two processes are apart."""
 _SILENCE_SECONDS = 10.0
@@ -257,12 +259,12 @@ def gone(effect: Recorded) -> UUID:
     No event has such an id, which tells the time of the effect: when it was recorded, the cause was still there.
     """
     ms = int(effect.recorded_at.timestamp() * 1_000)
-    return UUID(int=ms << 80 | 7 << 76 | 2 << 62)
+    return UUID(int=ms << 80 | _GONE)
 
 
 def is_gone(event_id: UUID | None) -> bool:
     """Whether that is what an id says."""
-    return event_id is not None and not event_id.int & ~(2**48 - 1 << 80) ^ (7 << 76 | 2 << 62)
+    return event_id is not None and event_id.int & (2**80 - 1) == _GONE
 
 
 def shared_by(stand: Iterable[tuple[int, UUID]], lost: Sequence[tuple[int, UUID]]) -> int:
@@ -272,11 +274,10 @@ def shared_by(stand: Iterable[tuple[int, UUID]], lost: Sequence[tuple[int, UUID]
     that came to their places. 0: none is known.
     """
     first = min((position for position, _ in lost), default=2**63)
-    ids = [id.int for _, id in lost]
-    earliest = min(ids) >> 80 if all(id.version == 7 for _, id in lost) and ids else 2**48
-    return max(
-        (at for at, id in stand if at < first and (id.version != 7 or id.int >> 80 <= earliest)), default=0
-    )
+    told = all(id.version == 7 for _, id in lost)
+    earliest = min((id.int >> 80 for _, id in lost if told), default=2**48)
+    before = (at for at, id in stand if at < first and (id.version != 7 or id.int >> 80 <= earliest))
+    return max(before, default=0)
 
 
 def before_all(event_ids: Sequence[UUID]) -> datetime | None:

@@ -32,7 +32,7 @@ async def handled(made: Plan, pools: Mapping[str, Pool], twin_of: Callable[[str]
     found: dict[tuple[str, int], UUID] = {}
     for consumer, position in made.checkpoints.items():
         if effect := effects.get((consumer, position)):
-            log = consumer.rpartition(".")[2]
+            log = _source(consumer)
             logs = [PostgresLog(pool, log) for name, pool in named if name == log]
             with suppress(ArchiveUnavailable, WrongSetting):  # of the archive: it is not known
                 async for cause in _at(position, twin_of(log), log, logs):
@@ -57,8 +57,12 @@ def goes_on(consumer: str, position: int, done: Handled) -> str:
     said = f"Consumer {consumer} goes on after event {position}."
     if not is_gone(done.get((consumer, position))):
         return said
-    log = consumer.rpartition(".")[2]
-    return f"{said} Nobody has that event any more: `twinlog repair {log} --dry-run` says what to do."
+    return f"{said} Nobody has that event any more: `twinlog repair {_source(consumer)} --dry-run` says what to do."
+
+
+def _source(consumer: str) -> str:
+    """The log that a consumer follows."""
+    return consumer.rpartition(".")[2]
 
 
 async def _at(

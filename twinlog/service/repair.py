@@ -266,9 +266,7 @@ class _Repair:
     async def _accept(self, found: Difference, astray: bool) -> int:
         """Takes the log as it is: what it lacks is gone, or was of use to nobody else."""
         known = [one async for one in self._followers()]
-        head = (
-            await self.log.last()
-        )  # they go on meanwhile, and are beyond none that was asked for after them
+        head = await self.log.last()  # asked for after them: they go on meanwhile, and are not beyond it
         back = [one async for one in self._astray(found, head, known)]
         if gap := await self.log.first_gap():
             return self._leave_gap(*gap, in_stream=bool(found.since))
