@@ -1,20 +1,22 @@
 """``make mutants``: changes the library in small ways, one at a time; the fast tests that reach a change must notice.
 
 Those in aimed.toml come first, then a sample of all that there are. A mutant that survives stands in survivors.toml
-with the reason, or fails the run.
+with the reason, or fails the run. A run that is ended early, or by its bound in time, is gone on with by the same
+SEED, as long as neither code nor tests have changed.
 """
 
 from __future__ import annotations
 
 import argparse
-import pickle
 import random
 import sys
+import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from proof.mutants import fresh
+from proof.mutants.kept import Kept
 from proof.mutants.mutations import Mutant, by_hand, count, mutant
 from proof.mutants.warm import ROOT, Reached, Warm
 
@@ -34,8 +36,44 @@ def aimed() -> Sequence[Mapping[str, str]]:
 
 
 def main() -> int:
+    args = _arguments()
+    every = [
+        (str(path.relative_to(ROOT)), number)
+        for room in args.rooms
+        for path in sorted((ROOT / room).glob("*.py"))
+        for number in range(1, count(path.read_text()) + 1)
+    ]
+    by_hands = [by_hand(source=(ROOT / each["path"]).read_text(), **each) for each in aimed()]
+    sample = random.Random(args.seed).sample(every, len(every))
+    kept = Kept(args.keep, args.rooms, args.tests, args.seconds)
+    found: dict[str, bool] = {}
+    wanted = "some" if args.only else len(by_hands) + min(args.count, len(every))
+
+    def run(warm: Warm) -> None:
+        reached = _reached(warm, kept)
+        for test in reached.failing:
+            print("left out, because it fails without any mutant:", test)
+        began = time.monotonic()
+        for number, changed in enumerate(_chosen(by_hands, sample, args.only, args.count), 1):
+            minutes = (time.monotonic() - began) / 60
+            if changed.name not in kept.noticed:
+                if minutes > args.minutes:
+                    print(f"Its {args.minutes:g} minutes are over: SEED={args.seed} goes on here.")
+                    return
+                kept.keep_found(changed.name, _notices(warm, reached, changed, args.seconds))
+            found[changed.name] = kept.noticed[changed.name]
+            said = "noticed " if found[changed.name] else "SURVIVED"
+            print(f"{number} of {wanted}, {minutes:.0f} min: {said} {changed.name}", flush=True)
+
+    print("Collecting the fast tests, and running them once to see what each of them reaches …", flush=True)
+    failed = Warm(args.rooms, run).collect(*args.tests, measure=not kept.reached())
+    unlisted = _summarize(found, f"{len(found)} of {len(every)} mutants, seed {args.seed}")
+    return 1 if unlisted or failed or not found else 0
+
+
+def _arguments() -> argparse.Namespace:
     asked = argparse.ArgumentParser(prog="make mutants", description=__doc__)
-    asked.add_argument("--count", type=int, default=100, help="how many mutants")
+    asked.add_argument("--count", type=int, default=100, help="how many mutants, beside those by hand")
     asked.add_argument(
         "--seed", type=int, default=random.randrange(10**6), help="chooses which ones; default: random"
     )
@@ -43,49 +81,38 @@ def main() -> int:
         "--only", default="", help="only those whose names (path, function, change) contain this"
     )
     asked.add_argument(
+        "--minutes", type=float, default=60, help="begins with no other mutant after so many; default: 60"
+    )
+    asked.add_argument(
         "--seconds", type=float, default=20, help="of processor time: of the tests of one mutant"
     )
-    asked.add_argument("--reached", type=Path, help="keeps here what the tests reach, for the next run")
+    asked.add_argument("--rooms", nargs="*", default=_ROOMS, help=f"of these folders; default: {_ROOMS}")
     asked.add_argument("--tests", nargs="*", default=[], help="only the fast ones of these folders")
-    args = asked.parse_args()
-    every = [
-        (str(path.relative_to(ROOT)), number)
-        for room in _ROOMS
-        for path in sorted((ROOT / room).glob("*.py"))
-        for number in range(1, count(path.read_text()) + 1)
-    ]
-    sample = random.Random(args.seed).sample(every, len(every))
-    living: list[str] = []
-    made = 0
+    asked.add_argument(
+        "--keep", type=Path, default=ROOT / ".data/mutants", help="where the next run finds what this one did"
+    )
+    return asked.parse_args()
 
-    def run(warm: Warm) -> None:
-        nonlocal made
-        reached = _reached(warm, args.reached)
-        for test in reached.failing:
-            print("left out, because it fails without any mutant:", test)
-        for changed in _chosen(sample, args.only, args.count):
-            made += 1
-            notices = _notices(warm, reached, changed, args.seconds)
-            if not notices:
-                living.append(changed.name)
-            print("noticed " if notices else "SURVIVED", changed.name, flush=True)
 
-    print("Collecting the fast tests, and running them once to see what each of them reaches …", flush=True)
-    failed = Warm(_ROOMS, run).collect(*args.tests, measure=not (args.reached and args.reached.exists()))
+def _summarize(found: Mapping[str, bool], of: str) -> Sequence[str]:
+    """Prints what became of the mutants. Gives those that live without a reason."""
     excused = reasons()
-    unlisted = sorted({name for name in living if name not in excused})
+    living = {name for name, is_noticed in found.items() if not is_noticed}
+    unlisted = sorted(living - {*excused})
     print(
-        f"{made} of {len(every)} mutants, seed {args.seed}: {made - len(living)} noticed, "
-        f"{len(living) - len(unlisted)} excused, {len(unlisted)} neither",
+        f"{of}: {len(found) - len(living)} noticed, {len(living) - len(unlisted)} excused, {len(unlisted)} neither",
         *unlisted,
         sep="\n",
     )
-    return 1 if unlisted or failed or not made else 0
+    for name in sorted({*excused} & {name for name, is_noticed in found.items() if is_noticed}):
+        print("excused, though it is noticed:", name)
+    return unlisted
 
 
-def _chosen(sample: Sequence[tuple[str, int]], only: str, count: int) -> Iterator[Mutant]:
-    written_down = (by_hand(source=(ROOT / each["path"]).read_text(), **each) for each in aimed())
-    yield from (each for each in written_down if only in each.name)
+def _chosen(
+    by_hands: Sequence[Mutant], sample: Sequence[tuple[str, int]], only: str, count: int
+) -> Iterator[Mutant]:
+    yield from (each for each in by_hands if only in each.name)
     for path, number in sample:
         if count <= 0:
             return
@@ -95,12 +122,11 @@ def _chosen(sample: Sequence[tuple[str, int]], only: str, count: int) -> Iterato
             yield changed
 
 
-def _reached(warm: Warm, kept: Path | None) -> Reached:
-    if kept and kept.exists():
-        return Reached(*pickle.loads(kept.read_bytes()))
+def _reached(warm: Warm, kept: Kept) -> Reached:
+    if reached := kept.reached():
+        return reached
     reached = warm.reached()
-    if kept:
-        kept.write_bytes(pickle.dumps((reached.tests, reached.seconds, reached.imported, reached.failing)))
+    kept.keep_reached(reached)
     return reached
 
 

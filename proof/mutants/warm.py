@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,8 +27,10 @@ from proof.mutants.mutations import Mutant
 ROOT = Path(__file__).parents[2]
 OPTIONS = ("-q", "-s", "-m", "fast", "-p", "no:cacheprovider", "--hypothesis-profile=mutants", "--timeout=60")
 _WALL_SECONDS = 3600
-_IDLE_SECONDS = 5
-"""Without any use of the processor: a test that waits for what never comes."""
+_LOOK_SECONDS = 0.02
+_IDLE_LOOKS = 250
+"""Without any use of the processor: a test that waits for what never comes. Looks and not seconds, because where others
+take the processor, this process looks as seldom as that one works."""
 _SPARE_SECONDS = 10
 """Of processor time, beyond three times what the tests take without a mutant: one may loop endlessly."""
 
@@ -106,7 +109,8 @@ class Warm(Examples):
     def reached(self) -> Reached:
         """Runs all tests once, in a fork."""
         with tempfile.NamedTemporaryFile() as file:
-            self._fork(lambda: self._measure(file.name), seconds=3600)
+            if self._fork(lambda: self._measure(file.name), seconds=3600):
+                raise RuntimeError("the tests came to no end, though nothing was changed")
             self._coverage.stop()
             with open(file.name, "rb") as written:
                 return Reached(*pickle.load(written))
@@ -191,17 +195,29 @@ def exit_code(child: int) -> int:
 
 
 def _hangs(child: int) -> bool:
-    """Waits for the end of a process; kills one that takes too long, or has slept for some seconds at a stretch."""
+    """Waits for the end of a process; kills one that takes too long, or that does nothing at so many looks on end."""
     process = psutil.Process(child)
-    began = idle_since = time.monotonic()
-    used = 0.0
+    began = time.monotonic()
+    idle_looks, used, used_below = 0, 0.0, 0.0
     while process.status() != psutil.STATUS_ZOMBIE:
-        now, times = time.monotonic(), process.cpu_times()
-        if process.status() != psutil.STATUS_SLEEPING or times.user + times.system > used:
-            idle_since, used = now, times.user + times.system
-        if now - idle_since > _IDLE_SECONDS or now - began > _WALL_SECONDS:
+        times = process.cpu_times()
+        is_idle = process.status() == psutil.STATUS_SLEEPING and times.user + times.system <= used
+        idle_looks, used = idle_looks + 1 if is_idle else 0, times.user + times.system
+        if idle_looks > _IDLE_LOOKS and (below := _used_below(process)) > used_below:
+            idle_looks, used_below = 0, below
+        if idle_looks > _IDLE_LOOKS or time.monotonic() - began > _WALL_SECONDS:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return True
-        time.sleep(0.02)
+        time.sleep(_LOOK_SECONDS)
     return False
+
+
+def _used_below(process: psutil.Process) -> float:
+    """The processor time of the programs that it has started, and waits for."""
+    used = 0.0
+    for each in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            times = each.cpu_times()
+            used += times.user + times.system
+    return used

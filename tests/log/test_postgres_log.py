@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.kernel.batches import append, batch, counter, grow
 from tests.waiting import until
 from twinlog import Log, PostgresViews, Unavailable
 from twinlog.dev import EmbeddedPostgres
-from twinlog.log.ports import Conflict, ReadRequest
+from twinlog.log.ports import Conflict, ReadRequest, Tip
 from twinlog.postgres import connection
 from twinlog.postgres import database as database_module
 from twinlog.postgres import lease as lease_module
@@ -158,6 +159,24 @@ async def test_asyncpg_says_nothing_of_its_own_about_an_outage(
         await until(lambda: answers(log))
         assert log.pool.get_min_size() == 0
     assert [record for record in caplog.records if record.name.startswith("asyncpg")] == []
+
+
+async def test_nothing_is_appended_over_a_connection_that_nobody_has_compared_by(
+    postgres_url: str, database: str
+) -> None:
+    """It may lead to a server that lacks what other replicas committed, and that has all that this one knows."""
+    async with open_log(postgres_url, database, "one") as log:
+        compared = log.connections
+        await log.pool.expire_connections()
+        write = replace(batch((A, 0, 1)), tip=Tip(0, 0, None, compared))
+
+        assert await log.append(write) == Conflict(forked=True)
+        assert log.connections == compared + 1
+        async with log.exclusive() as session:
+            assert await session.append(write) == Conflict(forked=True)
+        assert await log.head() == 0
+
+        assert await log.append(replace(write, tip=Tip(0, 0, None, log.connections))) == Appended(1)
 
 
 async def test_the_connection_that_looked_at_a_database_is_the_first_of_its_pool(

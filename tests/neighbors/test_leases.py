@@ -199,13 +199,15 @@ def test_a_lease_without_an_answer_for_its_length_says_so_once_and_ends_no_work(
 class Slow(PostgresLease):
     """A lease whose renewals reach the database late."""
 
-    def __init__(self, leases: MemoryLeases) -> None:
+    def __init__(self, leases: MemoryLeases, *, at_once: bool = False) -> None:
+        """``at_once``: the first question reaches it late, too."""
         super().__init__(cast(Any, None), "work", "me", seconds=SECONDS)
         self._leases = leases
+        self.at_once = at_once
         self.in_flight, self.arrives = asyncio.Event(), asyncio.Event()
 
     async def take_row(self, name: str, holder: str, seconds: float) -> Answer:
-        if self.mine:
+        if self.mine or self.at_once:
             self.in_flight.set()
             await self.arrives.wait()
         return self._leases.take(name, holder, seconds)
@@ -215,10 +217,11 @@ class Slow(PostgresLease):
 
 
 @pytest.mark.parametrize("late_by", [0.1, 5.0])
-def test_a_renewal_in_flight_takes_back_no_lease_that_is_given_up(late_by: float) -> None:
+@pytest.mark.parametrize("at_once", [True, False], ids=["while it is taken", "while it is renewed"])
+def test_a_question_in_flight_leaves_no_lease_to_who_stops(late_by: float, at_once: bool) -> None:
     async def gives_up() -> None:
         leases = MemoryLeases(lambda: START)
-        lease = Slow(leases)
+        lease = Slow(leases, at_once=at_once)
         async with holding(lease):
             await lease.in_flight.wait()
             asyncio.get_running_loop().call_later(late_by, lease.arrives.set)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -179,6 +180,50 @@ async def test_a_relay_that_starts_on_a_fork_notices_it(
         await until(lambda: "from event 16 on" in str(relay.problem) and looks >= 3)
     assert twin.last == 20
     assert log.eras == 1, "every writer has to compare what it knows, once"
+
+
+class PassedOn:
+    """A lease that goes from replica to replica, as the test says."""
+
+    problem: str | None = None
+
+    def __init__(self) -> None:
+        self.mine = asyncio.Event()
+        self.taken = asyncio.Event()
+
+    async def hold(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            await self.mine.wait()
+            working = asyncio.create_task(work())
+            await self.taken.wait()
+            working.cancel()
+            await asyncio.wait([working])
+            self.taken.clear()
+
+
+async def test_a_relay_that_another_has_stood_in_for_takes_the_next_fork_for_a_new_one(
+    log: MemoryLog, twin: MemoryTwin
+) -> None:
+    await grow(log, 20)
+    lease = PassedOn()
+    lease.mine.set()
+    relay = Relay(log, twin, lease)
+    async with running(relay):
+        await mirrored(log, twin)
+        cut(log, 15)
+        await until(lambda: "from event 16 on" in str(relay.problem))
+        assert log.eras == 1
+        lease.mine.clear()
+        lease.taken.set()
+        await until(lambda: not relay.dumped()["here"])
+        await mend(log, twin)
+        async with running(Relay(log, twin)):
+            await mirrored(log, twin)
+        cut(log, 18)
+        repaired = log.eras
+        lease.mine.set()
+        await until(lambda: "from event 19 on" in str(relay.problem))
+    assert log.eras == repaired + 1, "every writer has to compare what it knows once more"
 
 
 async def test_what_is_known_of_a_history_that_is_gone_is_not_saved(log: MemoryLog) -> None:

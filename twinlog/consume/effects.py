@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from twinlog._aio.retrying import Randomness
 from twinlog.consume.calls import Calls, Effect
 from twinlog.consume.consumer import Progress
-from twinlog.consume.policies import carry_out
+from twinlog.consume.policies import ActingConsumer, carry_out
 from twinlog.log.ports import Log
 from twinlog.log.writer import Writer
 from twinlog.model.effects import Effects
@@ -24,37 +24,22 @@ from twinlog.model.schema import Schema
 _BATCH_PER_CALL = 4
 
 
-class EffectConsumer:
+class EffectConsumer(ActingConsumer):
     """Runs a table of effects."""
 
     def __init__(
         self, effects: Effects, writer: Writer, log: Log, schema: Schema, randomness: Randomness = random
     ) -> None:
-        """``log``: the service's own, which keeps the checkpoint; ``writer`` is that log's."""
-        self.name = effects.consumer
-        self.source = effects.log
-        self.types = schema.stored_types(effects.types)
-        self._wanted = schema.stored_names(list(effects.rules))
-        self.routing_key = schema.stored_routing_key(list(effects.rules), effects.routing_key)
-        self.actor = f"{effects.actor}.{effects.name}"
+        super().__init__(effects, f"{effects.actor}.{effects.name}", writer, log, schema)
         self.signal = effects.signal
         self.batch = _BATCH_PER_CALL * effects.concurrency
         """How many events are handled at once: a crash repeats no more calls than these."""
         self._effects = effects
-        self._writer = writer
-        self._log = log
-        self._schema = schema
         self._calls = Calls(effects, randomness)
-
-    async def checkpoint(self) -> int:
-        return await self._log.checkpoint(self.name)
 
     def calls_for_something(self, message: Message) -> bool:
         """Whether an event has any effect, by its message."""
         return bool(self._effects.calls([message]))
-
-    def forget(self) -> None:
-        """Nothing: an answer stays true, whatever another replica has done since."""
 
     async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
         """Where events call for nothing, the checkpoint stays: they may be seen again."""
@@ -73,11 +58,6 @@ class EffectConsumer:
         await carry_out(called_for, progress, self._writer, self.actor)
         self._calls.forget(events)
         return advance.upto if advance else 0
-
-    def _mine(self, events: Sequence[Recorded]) -> Sequence[Recorded]:
-        """Events are sent by their short names: a namesake in another package is left out."""
-        wanted, types = self._wanted, self.types
-        return [each for each in events if each.type in wanted or each.type.rpartition(".")[2] not in types]
 
     def _effect(self, event: Recorded) -> Effect:
         return self._calls.of(event, self._effects.calls(self._schema.decode(event)))

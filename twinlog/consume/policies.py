@@ -16,24 +16,26 @@ from twinlog.consume.dead_letters import DEAD_LETTERS
 from twinlog.log.ports import Log
 from twinlog.log.transaction import Transaction
 from twinlog.log.writer import Writer
+from twinlog.model.effects import Effects
 from twinlog.model.event import Recorded
 from twinlog.model.policies import Dispatch, Policies
 from twinlog.model.saga import Begin, Reply
 from twinlog.model.schema import Schema
 
 
-class PolicyConsumer:
-    """Runs a table of policies."""
+class ActingConsumer:
+    """What policies and effects have in common: which events are theirs, and where their checkpoint is."""
 
-    def __init__(self, policies: Policies, writer: Writer, log: Log, schema: Schema) -> None:
+    def __init__(
+        self, table: Policies | Effects, actor: str, writer: Writer, log: Log, schema: Schema
+    ) -> None:
         """``log``: the service's own, which keeps the checkpoint; ``writer`` is that log's."""
-        self.name = policies.consumer
-        self.source = policies.log
-        self.types = schema.stored_types(policies.types)
-        self._wanted = schema.stored_names(list(policies.rules))
-        self.routing_key = schema.stored_routing_key(list(policies.rules), policies.routing_key)
-        self.actor = policies.actor
-        self._policies = policies
+        self.name = table.consumer
+        self.source = table.log
+        self.types = schema.stored_types(table.types)
+        self.routing_key = schema.stored_routing_key(list(table.rules), table.routing_key)
+        self.actor = actor
+        self._wanted = schema.stored_names(list(table.rules))
         self._writer = writer
         self._log = log
         self._schema = schema
@@ -41,21 +43,31 @@ class PolicyConsumer:
     async def checkpoint(self) -> int:
         return await self._log.checkpoint(self.name)
 
+    def forget(self) -> None:
+        """Nothing: the writer keeps its states up to date, and an answer from outside stays true."""
+
+    def _mine(self, events: Sequence[Recorded]) -> Sequence[Recorded]:
+        """Events are sent by their short names: a namesake in another package is left out."""
+        wanted, types = self._wanted, self.types
+        return [each for each in events if each.type in wanted or each.type.rpartition(".")[2] not in types]
+
+
+class PolicyConsumer(ActingConsumer):
+    """Runs a table of policies."""
+
+    def __init__(self, policies: Policies, writer: Writer, log: Log, schema: Schema) -> None:
+        super().__init__(policies, policies.actor, writer, log, schema)
+        self._policies = policies
+
     def calls_for_something(self, message: Message) -> bool:
         """Whether an event has any effect, by its message."""
         return bool(self._policies.dispatches(message))
 
     def called_for(self, events: Sequence[Recorded]) -> Sequence[tuple[Recorded, Sequence[Dispatch]]]:
         """The events that call for something, each with the commands. Raises UnknownEventType and UndecodableEvent."""
-        wanted, types = self._wanted, self.types
-        # Events are sent by their short names: a namesake in another package is left out.
-        mine = [each for each in events if each.type in wanted or each.type.rpartition(".")[2] not in types]
         dispatches = self._policies.dispatches
-        decoded = self._schema.decode_all(mine)
+        decoded = self._schema.decode_all(self._mine(events))
         return [(event, steps) for event, message in decoded if (steps := dispatches(message))]
-
-    def forget(self) -> None:
-        """Nothing: the writer keeps the states that it remembers up to date."""
 
     async def apply(self, events: Sequence[Recorded], progress: Progress) -> int:
         """Where events call for nothing, the checkpoint stays: they may be seen again."""

@@ -40,11 +40,11 @@ class JetStreamDelivery:
         types: Sequence[str],
         routing_key: str,
         *,
-        prefix: str = "",
-        identity: Identity | None = None,
+        prefix: str,
+        identity: Identity | None,
     ) -> None:
         """``message`` reads one of the stream's. ``prefix``: what subjects begin with before the log's name.
-        ``identity``: whose stream it has to be."""
+        ``identity``: whose stream it has to be; None: anybody's."""
         self._client = client
         self._stream = stream
         self._message = message

@@ -85,8 +85,8 @@ class GroupCommit:
         lineage: Lineage | None,
         on_outage: Callable[[Unavailable], None],
         randomness: Randomness,
-        personal: Personal | None = None,
-        owners: Mapping[type[Message], str] = {},
+        personal: Personal | None,
+        owners: Mapping[type[Message], str],
     ) -> None:
         """``personal`` seals what is decided. ``owners``: the aggregate that declares a type of events, by its name.
 

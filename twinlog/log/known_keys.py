@@ -17,7 +17,6 @@ from twinlog.model.personal import Cipher
 
 T = TypeVar("T")
 
-CACHED_KEYS = 10_000
 LOOK_SECONDS = 1.0
 """How often a process asks whose keys were destroyed."""
 TRUSTED_SECONDS = 5.0
@@ -30,7 +29,7 @@ EVERYBODY = ""
 class KnownKeys:
     """Reads keys when they are needed, and keeps them for as long as nobody destroys them."""
 
-    def __init__(self, keys: Keys, most: int = CACHED_KEYS) -> None:
+    def __init__(self, keys: Keys, most: int) -> None:
         """``most``: how many are kept."""
         self._keys = keys
         self._most = most

@@ -126,6 +126,7 @@ class ExpiringLease(ABC):
             say_working=say.info("lease.confirmed", lease=name),
         )
         self._waiting = _Waiting(name, seconds)
+        self._may_be_mine = False  # also while that is asked, and where no answer came
         self.holder = ""
         """Who has it, as last heard; empty: not known."""
 
@@ -148,28 +149,29 @@ class ExpiringLease(ABC):
 
     async def hold(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         waits = backoff(self._seconds / 5, self._seconds / 5, self._randomness)
-        while True:
-            if not await self._take():
-                await asyncio.sleep(next(waits))
-                continue
-            async with asyncio.TaskGroup() as group:
-                running = group.create_task(work())
-                group.create_task(self._renew_while(running))
+        try:
+            while True:
+                if not await self._take():
+                    await asyncio.sleep(next(waits))
+                    continue
+                async with asyncio.TaskGroup() as group:
+                    running = group.create_task(work())
+                    group.create_task(self._renew_while(running))
+        except (Exception, asyncio.CancelledError):
+            if self._may_be_mine:
+                # A server that does not answer is not waited for: the lease expires by itself.
+                with suppress(Exception, asyncio.CancelledError):
+                    async with asyncio.timeout(_STOP_SECONDS):
+                        await to_its_end(self._give_up())
+            raise
 
     async def _renew_while(self, running: asyncio.Task[None]) -> None:
-        try:
-            while not running.done():
-                await asyncio.wait([running], timeout=self._seconds / 3)
-                if not running.done() and not await self._take():
-                    structlog.get_logger().info("lease.lost", lease=self._name)
-                    running.cancel()
-                    return
-        except asyncio.CancelledError:
-            # A server that does not answer is not waited for: the lease expires by itself.
-            with suppress(Exception, asyncio.CancelledError):
-                async with asyncio.timeout(_STOP_SECONDS):
-                    await to_its_end(self._give_up())
-            raise
+        while not running.done():
+            await asyncio.wait([running], timeout=self._seconds / 3)
+            if not running.done() and not await self._take():
+                structlog.get_logger().info("lease.lost", lease=self._name)
+                running.cancel()
+                return
 
     async def _take(self) -> bool:
         """Whether the lease is held now; while the database is away, or the table is locked, nobody else can take it
@@ -177,6 +179,7 @@ class ExpiringLease(ABC):
 
         Neither while it refuses, as by a constraint that somebody added; if others can, the work is fenced.
         """
+        self._may_be_mine = True
         silent = f"lease {self._name}: no answer for {self._seconds:g} s; {HELD_UP}"
         try:
             with self._retrying.told_after(self._seconds, Unavailable(silent)):
@@ -189,6 +192,7 @@ class ExpiringLease(ABC):
         if mine:
             self._waiting = _Waiting(self._name, self._seconds)
             return True
+        self._may_be_mine = False
         self._waiting.seen(row)
         return False
 

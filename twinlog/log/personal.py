@@ -15,7 +15,7 @@ import structlog
 from google.protobuf.message import Message
 
 from twinlog.log.keys import Keys, cipher
-from twinlog.log.known_keys import CACHED_KEYS, EVERYBODY, KnownKeys
+from twinlog.log.known_keys import EVERYBODY, KnownKeys
 from twinlog.log.ports import Snapshot, StreamSlice
 from twinlog.model.aggregate import AnyAggregate
 from twinlog.model.event import NewEvent, Recorded, StreamId
@@ -62,7 +62,7 @@ class Personal:
         self,
         keys: Keys,
         *,
-        cached: int = CACHED_KEYS,
+        cached: int = 10_000,
         nonces: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """``cached``: the most keys kept in memory. ``nonces``: returns so many bytes, never the same ones twice."""

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
-from twinlog.model.event import MOST_POSITION, NewEvent, Recorded, StreamId
+from twinlog.model.event import MOST_POSITION, MOST_VERSION, NewEvent, Recorded, StreamId
 from twinlog.model.forms import TEXT, Forms, one, optional, refuse_value, whole
 
 
@@ -133,7 +133,7 @@ class ReadRequest(NamedTuple):
     """Only events after this version."""
     schema: str = ""
     """A snapshot with this schema hash may replace older events; empty: no snapshot may."""
-    upto: int = 2**31 - 1
+    upto: int = MOST_VERSION
     """Only events up to this version."""
     to_fold: bool = False
     """Whether the events are only folded: a store may leave out all but position, version, type and payload."""

@@ -150,6 +150,7 @@ class Relay:
 
     async def _copy_while_held(self) -> None:
         self._relaying, self._behind, self.position, self._offered = True, True, None, 0
+        self._forked = False  # another replica may have seen the last fork end: the next one is new
         try:
             await self._retrying(self._copy)
         finally:

@@ -64,7 +64,7 @@ class Draft:
         failed: MutableMapping[StreamId, StreamUnreadable],
         ids: Ids,
         schema: Schema,
-        owners: Mapping[type[Message], str] = {},
+        owners: Mapping[type[Message], str],
     ) -> None:
         """``failed``: the streams that cannot be read in this batch. ``schema``: what will read the events.
 

@@ -153,7 +153,7 @@ async def _first(what: str, attempt: Callable[[], Awaitable[T]], waits: bool) ->
 
 
 async def go_to(connection: Connection, path: str) -> None:
-    """The same of a connection of a pool."""
+    """Has a connection of a pool look names up in these schemas first; empty: as its session began."""
     if getattr(connection, "path", "") != path:
         await connection.go_to(path)  # type: ignore[union-attr]
 
@@ -274,7 +274,7 @@ async def open_database(
     server_url: str,
     database: str,
     *packages: str,
-    size: int = 5,
+    size: int,
     on_connect: Callable[[], None] = lambda: None,
     admit: Admit = everything,
     waits: bool = True,

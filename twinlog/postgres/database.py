@@ -179,9 +179,9 @@ async def all_databases(server_url: str) -> list[str]:
     return [row[0] for row in rows]
 
 
-async def ensure_database(server_url: str, database: str, *packages: str, admit: Admit = everything) -> str:
+async def ensure_database(server_url: str, database: str) -> str:
     """As :func:`connect_to_database`, for its URL."""
-    await close(await connect_to_database(server_url, database, *packages, admit=admit))
+    await close(await connect_to_database(server_url, database))
     return database_url(server_url, database)
 
 

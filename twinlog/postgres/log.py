@@ -105,7 +105,7 @@ class PostgresLog(PostgresPast):
         return {"log": self.name, **use_of(self.pool)}
 
     async def append(self, batch: Batch) -> Appended | Conflict:
-        return await on_connection(self.pool, lambda connection: append(connection, batch))
+        return await on_connection(self.pool, lambda connection: self.append_by(connection, batch))
 
     async def load(self, wanted: Sequence[ReadRequest]) -> Sequence[StreamSlice]:
         rows = await on_connection(self.pool, lambda connection: load(connection, wanted))
@@ -198,14 +198,14 @@ class PostgresLog(PostgresPast):
         return recorded(self.name, row[0], known_stream((row[1], row[2])), row[3:])
 
     async def head(self) -> int:
-        return await self._from_head("head")
+        return int((await self._of_head("head"))[0])
 
     async def era(self) -> int:
-        return await self._from_head("era")
+        return int((await self._of_head("era"))[0])
 
-    async def _from_head(self, query: str) -> int:
+    async def _of_head(self, query: str) -> asyncpg.Record:
         for row in await self._ask(query):
-            return int(row[0])
+            return row
         raise await self.head_astray() or Unavailable(f"log {self.name} has no head yet")
 
     async def head_astray(self) -> HeadAstray | None:
@@ -266,11 +266,11 @@ class PostgresLog(PostgresPast):
         return told
 
     async def blockers(self) -> Sequence[str]:
-        return [row[0] for row in await self._ask("blockers")]
+        return [_in_words(*row) for row in await self._ask("blockers")]
 
     async def holders(self) -> Mapping[str, str]:
         """Who holds what an append takes, by transaction, in words for an operator."""
-        return {row[0]: row[1] for row in await self._ask("holders")}
+        return {row[0]: _in_words(*row[1:]) for row in await self._ask("holders")}
 
     async def page_token_secret(self) -> bytes:
         rows = await self._ask("page_token_secret")
@@ -291,9 +291,7 @@ class PostgresLog(PostgresPast):
 
     async def chain_end(self) -> ChainEnd:
         """What the head of the log notes of its chain."""
-        for row in await self._ask("chain_end"):
-            return ChainEnd(*row)
-        raise await self.head_astray() or Unavailable(f"log {self.name} has no head yet")
+        return ChainEnd(*await self._of_head("chain_end"))
 
     async def notes_newest(self) -> bool:
         """Whether the next link will follow the newest one."""
@@ -325,6 +323,18 @@ class _Session:
 
     async def append(self, batch: Batch) -> Appended | Conflict:
         return await self._log.append_by(self._connection, batch)
+
+
+def _in_words(
+    pid: int | None, name: str | None, state: str | None, seconds: int | None, gid: str | None
+) -> str:
+    """Who holds something up, for an operator. ``gid``: of a prepared transaction, as SQL has it."""
+    if gid:
+        return f"prepared transaction {gid} (for {seconds} s; ROLLBACK PREPARED {gid} ends it)"
+    if pid is None:
+        return "a replica that does not answer (synchronous_standby_names)"
+    known = ", ".join(filter(None, (name, state, "" if seconds is None else f"for {seconds} s")))
+    return f"pid {pid} ({known})" if known else f"pid {pid}"
 
 
 async def append(connection: Connection, batch: Batch) -> Appended | Conflict:

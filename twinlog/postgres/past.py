@@ -12,12 +12,11 @@ import asyncpg
 
 from twinlog.log.past import CausedAt, KeptKey, KeptRow, KeptSnapshot, Moment, Nearest, RowKey
 from twinlog.log.ports import ReadRequest, Snapshot, StreamSlice
-from twinlog.model.event import Recorded, StreamId, known_stream
+from twinlog.model.event import MOST_POSITION, MOST_VERSION, Recorded, StreamId, known_stream
 from twinlog.postgres.archive import Archive
 from twinlog.postgres.connection import Pool, fetch
 from twinlog.postgres.named_queries import QUERIES
 
-_MOST_VERSION, _MOST_POSITION = 2**31 - 1, 2**63 - 1
 _VERSION_BITS, _POSITION_BITS = 31, 41
 _CAUSE = re.compile(r"([^/]+)/([0-9]{1,18})")
 
@@ -73,7 +72,7 @@ class PostgresPast:
 
     async def nearest_row(self, key: RowKey, schema: str, upto: Moment) -> KeptRow | None:
         time = upto.time or datetime.max.replace(tzinfo=UTC)
-        version, position = upto.version or _MOST_VERSION, upto.position or _MOST_POSITION
+        version, position = upto.version or MOST_VERSION, upto.position or MOST_POSITION
         rows = await self._ask("nearest_row", *key, schema, version, position, time)
         return KeptRow(*rows[0]) if rows else None
 

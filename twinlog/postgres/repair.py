@@ -288,4 +288,4 @@ def row_of(event: Recorded) -> tuple[object, ...]:
     if not event.metadata.extra:
         return (event.position, *event.stream, *event[3:], None)
     extra, metadata = event.metadata.extra, event.metadata._replace(extra={})
-    return (event.position, *event.stream, *event._replace(metadata=metadata)[3:], extra or None)
+    return (event.position, *event.stream, *event._replace(metadata=metadata)[3:], extra)

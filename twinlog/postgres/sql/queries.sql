@@ -174,33 +174,29 @@ ON CONFLICT (single) DO UPDATE SET secret = excluded.secret WHERE kept.secret = 
 
 -- name: blockers
 -- What another session of this database waits for: sessions that hold a lock, and wait for none themselves, prepared
--- transactions, which have no session, and replicas.
-SELECT DISTINCT 'pid ' || b.pid || coalesce(' (' || nullif(concat_ws(', ', nullif(b.application_name, ''), b.state,
-       'for ' || round(extract(epoch FROM clock_timestamp() - b.xact_start)) || ' s'), '') || ')', '')
+-- transactions, which have no session, and replicas, which are neither.
+SELECT DISTINCT b.pid, b.application_name, b.state,
+       round(extract(epoch FROM clock_timestamp() - b.xact_start))::bigint AS seconds, NULL::text AS gid
   FROM pg_stat_activity w
   CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) AS holder (pid)
   JOIN pg_stat_activity b ON b.pid = holder.pid AND b.wait_event_type IS DISTINCT FROM 'Lock'
  WHERE w.datname = current_database() AND w.wait_event_type = 'Lock'
 UNION ALL
-SELECT format('prepared transaction %L (for %s s; ROLLBACK PREPARED %1$L ends it)', gid,
-              round(extract(epoch FROM clock_timestamp() - prepared)))
+SELECT NULL, NULL, NULL, round(extract(epoch FROM clock_timestamp() - prepared))::bigint, quote_literal(gid)
   FROM pg_prepared_xacts
  WHERE database = current_database()
    AND EXISTS (SELECT FROM pg_stat_activity w WHERE w.datname = current_database() AND w.wait_event_type = 'Lock'
                   AND 0 = ANY (pg_blocking_pids(w.pid)))
 UNION ALL
-SELECT 'a replica that does not answer (synchronous_standby_names)'
+SELECT NULL, NULL, NULL, NULL, NULL
  WHERE EXISTS (SELECT FROM pg_stat_activity w WHERE w.datname = current_database() AND w.wait_event = 'SyncRep');
 
 -- name: holders
 -- Who holds what an append takes, the row of log_head or a table, by transaction. How old its lock is says whoever looks
 -- twice: a role may not see other sessions' times.
-SELECT l.virtualtransaction,
-       CASE WHEN p.gid IS NULL
-            THEN 'pid ' || l.pid || coalesce(' (' || nullif(concat_ws(', ', nullif(b.application_name, ''), b.state,
-                 'for ' || round(extract(epoch FROM clock_timestamp() - b.xact_start)) || ' s'), '') || ')', '')
-            ELSE format('prepared transaction %L (for %s s; ROLLBACK PREPARED %1$L ends it)', p.gid,
-                        round(extract(epoch FROM clock_timestamp() - p.prepared))) END
+SELECT l.virtualtransaction, l.pid, b.application_name, b.state,
+       round(extract(epoch FROM clock_timestamp() - coalesce(b.xact_start, p.prepared)))::bigint AS seconds,
+       quote_literal(p.gid) AS gid
   FROM pg_locks l
   LEFT JOIN pg_stat_activity b ON b.pid = l.pid
   LEFT JOIN (SELECT own.virtualtransaction, x.gid, x.prepared
@@ -209,6 +205,7 @@ SELECT l.virtualtransaction,
                                 AND own.granted AND own.pid IS NULL) p
          ON p.virtualtransaction = l.virtualtransaction AND l.pid IS NULL
  WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+   AND (l.pid IS NOT NULL OR p.gid IS NOT NULL)
    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
    AND b.wait_event_type IS DISTINCT FROM 'Lock'
    AND (l.relation = 'log_head'::regclass AND l.mode IN ('RowShareLock', 'RowExclusiveLock')
@@ -859,6 +856,7 @@ SELECT DISTINCT r.first + (e.position - r.first) / $1 * $1 AS first,
 -- name: remove_archived
 -- See the function.
 SELECT remove_archived($1, $2, $3, $4);
+
 -- name: links
 -- Links of the chain after a number, in order.
 SELECT number, kind, first_position, last_position, head, digest, marks, hash
