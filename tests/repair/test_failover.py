@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 import pytest_asyncio
 
 from proof.auditor import audit
+from proof.chaos.proxy import Proxy
 from shop.customers.v1.customer_service_pb2 import CreateCustomerRequest
 from shop.orders.v1.order_service_pb2 import CreateOrderRequest
 from stack.shop import Shop, running
@@ -78,24 +80,26 @@ async def client(supervised: tuple[Shop, list[str]]) -> AsyncIterator[Client]:
 async def test_a_failover_that_lost_the_last_commits(
     own_postgres: EmbeddedPostgres, client: Client, spoken: list[str]
 ) -> None:
+    """To a replica that is some seconds behind, as Postgres commits without waiting, while clients go on."""
+    await servers.execute(own_postgres.url, "ALTER SYSTEM SET synchronous_commit = off", "postgres")
+    await servers.execute(own_postgres.url, "SELECT pg_reload_conf()", "postgres")
     customer = await client.customer("1000")
     await _trade(client, customer)
-    await _clean(client)
-    with servers.folder() as path:
-        standby = path / "standby"
-        await asyncio.to_thread(_base_backup, own_postgres, standby)
+    async with _replica(own_postgres) as (replica, wire):
+        await _clean(client)
+        wire.lose()
+        wire.refusing = True
         await _trade(client, customer)
         approved = await client.order(await client.customer("100"), "7")
         await _clean(client)
         before = await _heads(client)
+        load = asyncio.create_task(_go_on(client, customer))
 
+        await servers.execute(replica.url, "SELECT pg_promote()", "postgres")
         await own_postgres.kill()
-        data = own_postgres._data
-        owner = data.stat()
-        shutil.rmtree(data)
-        shutil.move(standby, data)
-        for each in (data, *data.rglob("*")):
-            os.chown(each, owner.st_uid, owner.st_gid)
+        await replica.stop()
+        shutil.rmtree(own_postgres._data)
+        shutil.move(replica._data, own_postgres._data)
         await own_postgres.start()
 
     await until(lambda: _said(spoken, "orders", "customers", "sagas"), seconds=180)
@@ -106,6 +110,7 @@ async def test_a_failover_that_lost_the_last_commits(
     assert await _heads(client) < before
     for log in ("customers", "sagas", "orders"):
         await _repair(client, log)
+    load.cancel()
     await _clean(client)
     assert all(now >= then for now, then in zip(await _heads(client), before, strict=True))
     assert (await client.get(approved.order_id)).state == approved.state
@@ -252,6 +257,30 @@ async def _repair(client: Client, log: str) -> None:
     assert "Where database twinlog_keys was set back as well, persons who were erased since" in ran.out
 
 
-def _base_backup(server: EmbeddedPostgres, target: Path) -> None:
-    command = [str(server._bin / "pg_basebackup"), "-d", server.url, "-D", str(target), "--checkpoint=fast"]
+@asynccontextmanager
+async def _replica(server: EmbeddedPostgres) -> AsyncIterator[tuple[EmbeddedPostgres, Proxy]]:
+    """One that streams from a server, and the wire between them."""
+    with servers.folder() as path:
+        async with Proxy(server.port) as wire:
+            replica = servers.Postgres(path / "replica", fsync=False)
+            replica.folder.mkdir(parents=True)
+            shutil.copy(server.folder / "password", replica.folder)
+            await asyncio.to_thread(_base_backup, server, server.url_at(wire.port), replica._data)
+            owner = server._data.stat()
+            for each in (replica.folder, *replica.folder.rglob("*")):
+                os.chown(each, owner.st_uid, owner.st_gid)
+            async with replica:
+                yield replica, wire
+
+
+def _base_backup(server: EmbeddedPostgres, url: str, target: Path) -> None:
+    command = [str(server._bin / "pg_basebackup"), "-R", "-d", url, "-D", str(target), "--checkpoint=fast"]
     subprocess.run(command, check=True, capture_output=True)
+
+
+async def _go_on(client: Client, customer: str) -> None:
+    """Creates orders, whatever comes of them: some are lost before anybody else has seen them."""
+    while True:
+        with suppress(grpc.aio.AioRpcError):
+            await client.create(customer, "1", MODES[0])
+        await asyncio.sleep(0.01)

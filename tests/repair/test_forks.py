@@ -21,9 +21,10 @@ from tests.waiting import until
 from twinlog import Metadata, Recorded, Schema, StreamId, Unavailable, Writer
 from twinlog.consume import filling
 from twinlog.consume.filling import Filling
+from twinlog.log import group_commit
 from twinlog.log.lease import ALWAYS_HELD
 from twinlog.log.lineage import Lineage
-from twinlog.log.ports import Handled, Tip
+from twinlog.log.ports import Conflict, Handled, Tip
 from twinlog.log.repair import (
     GivenUp,
     Unrepairable,
@@ -40,7 +41,7 @@ from twinlog.log.states import StateCache
 from twinlog.log.streams import beginning
 from twinlog.log.twin import LogForked, Twin, TwinState
 from twinlog.testing import START, MemoryLog, MemoryTwin
-from twinlog.testing.internals import Batch, Cursor, Relay
+from twinlog.testing.internals import Appended, Batch, Cursor, Relay
 
 
 @pytest.fixture
@@ -97,6 +98,32 @@ async def test_a_writer_appends_nothing_to_a_log_that_lost_what_it_knows(
         assert await add(writer) == 4  # what it remembered of the counter was forgotten, and read again
         await mirrored(log, twin)
         await until(lambda: lineage.problem is None)
+
+
+async def test_a_fork_is_named_also_while_it_is_not_known_what_became_of_an_append(
+    log: MemoryLog, twin: MemoryTwin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server goes away with the answer, and one that lacks the last commits takes its place."""
+    monkeypatch.setattr(group_commit, "_FAIL_FAST_AFTER_SECONDS", -1.0)
+    append = log.append
+
+    async def fails_over(batch: Batch) -> Appended | Conflict:
+        cut(log, 1)
+        lineage.doubt()
+        monkeypatch.setattr(log, "append", append)
+        raise Unavailable("the database is out of reach (connection lost)")
+
+    async with service(log, twin) as (writer, _, lineage):
+        for _ in range(3):
+            await add(writer)
+        await mirrored(log, twin)
+        monkeypatch.setattr(log, "append", fails_over)
+        unknown = asyncio.create_task(add(writer))
+        await until(lambda: writer._group_commit.down is not None)
+        with pytest.raises(LogForked):
+            await add(writer)
+        await mend(log, twin)
+        assert await unknown == 4
 
 
 @pytest.mark.parametrize("lost", [1, 5])

@@ -305,7 +305,7 @@ class GroupCommit:
             except Unavailable as unavailable:
                 if asyncio.get_running_loop().time() - since > _FAIL_FAST_AFTER_SECONDS:
                     # Whatever it is, it concerns all that is to be appended.
-                    self.down = Unavailable(str(unavailable))
+                    self.down = unavailable
                     self._on_outage(self.down)
                 raise
             return result
